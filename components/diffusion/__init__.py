@@ -1,0 +1,1 @@
+"""Noise schedules, boundary scalings and samplers that several families share: pure maths, no model, no training."""
