@@ -1,7 +1,7 @@
 """Which text of a row a training step sees: the caption blend, at sampling time.
 
-What belongs here: the draw of one text for each row. What does not: how texts come about (captioners, data sets) and the
-synthetic fraction itself, which a recipe sets.
+What belongs here: the draw of one text for each row. What does not: how texts come about (captioners, data sets) and
+the synthetic fraction itself, which a recipe sets.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,9 +22,9 @@ def choose_texts(
 ) -> list[str]:
     """One text for each of ``rows``, drawn anew in each step (DALL-E 3 report, sections 3.1 and 3.4).
 
-    ``texts``: by kind, as in :class:`components.contracts.Rows`; ``rows``: row numbers, int64 (B,). A kind is drawn with
-    probability proportional to its weight, for example ``{"caption": 0.05, "dsc": 0.95}``; a row that has no such text
-    gives its raw caption. With probability ``dropout`` the text is "" (classifier-free guidance). The draws come from
+    ``texts``: by kind, as in :class:`components.contracts.Rows`; ``rows``: row numbers, int64 (B,). A kind is drawn
+    with probability proportional to its weight, for example ``{"caption": 0.05, "dsc": 0.95}``; a row that has no such
+    text gives its raw caption. With probability ``dropout`` the text is "" (classifier-free guidance). The draws come from
     the streams ``caption_kind`` and ``caption_dropout``. Raises ValueError for weights that cannot be drawn from.
     """
     kinds = _checked(texts, weights)
