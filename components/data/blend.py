@@ -24,8 +24,8 @@ def choose_texts(
 
     ``texts``: by kind, as in :class:`components.contracts.Rows`; ``rows``: row numbers, int64 (B,). A kind is drawn
     with probability proportional to its weight, for example ``{"caption": 0.05, "dsc": 0.95}``; a row that has no such
-    text gives its raw caption. With probability ``dropout`` the text is "" (classifier-free guidance). The draws come from
-    the streams ``caption_kind`` and ``caption_dropout``. Raises ValueError for weights that cannot be drawn from.
+    text gives its raw caption. With probability ``dropout`` the text is "" (classifier-free guidance). The draws come
+    from the streams ``caption_kind`` and ``caption_dropout``. Raises ValueError for weights that cannot be drawn from.
     """
     kinds = _checked(texts, weights)
     shares = np.array([weights[kind] for kind in kinds], dtype=np.float64)
