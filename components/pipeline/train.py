@@ -1,0 +1,247 @@
+"""How every model asset is trained: one function for all families, and the loop's caller on the worker.
+
+What belongs here: which parents and rows a model asset reads, logging, previews, saving, registering. What does not:
+losses (families), the loop (training) and where the worker runs (execution).
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from PIL import Image
+
+from components.contracts import Gang, ModelVersion, Resources, Rows, TrackedRun
+from components.recipes.recipe import Trained
+
+from .progress import Progress
+from .rows import SplitRows, load_rows, with_text
+from .spec import open_workspace, spec_of
+from .workspace import Made, Outcome, UnfitParent, Workspace
+
+if TYPE_CHECKING:
+    from components.training.loop import Trainer, TrainStep
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelStage:
+    """What a model asset reads."""
+
+    parents: tuple[str, ...] = ()
+    reads: str = "image_set"
+    with_latents: bool = False
+    with_truth: bool = False
+    only_text: str | None = None
+    is_gated: bool = False  # a later asset decides whether the candidate becomes champion
+
+
+STAGES = {
+    "evaluation_clip": ModelStage(with_truth=True),
+    "attribute_judge": ModelStage(with_truth=True),
+    "clip": ModelStage(),
+    "base_captioner": ModelStage(parents=("clip",)),
+    "ssc_captioner": ModelStage(parents=("base_captioner",), only_text="ssc_example", is_gated=True),
+    "dsc_captioner": ModelStage(parents=("base_captioner",), only_text="dsc_example", is_gated=True),
+    "vae": ModelStage(),
+    "prompt_upsampler": ModelStage(reads="training_set"),
+    "latent_diffusion": ModelStage(
+        parents=("vae", "text_encoder"), reads="training_set", with_latents=True, is_gated=True
+    ),
+    "diffusion_decoder": ModelStage(parents=("vae",), with_latents=True),
+    "consistency_decoder": ModelStage(parents=("vae", "diffusion_decoder"), with_latents=True, is_gated=True),
+}
+
+
+def section_of(ws: Workspace, asset: str) -> Trained:
+    """The recipe's section for a model asset."""
+    return getattr(ws.recipe, asset)
+
+
+def train_model(ws: Workspace, asset: str) -> Outcome:
+    """Train (or reuse) a model asset, keep its folder in the lake and register its version as ``candidate``."""
+    stage, section = STAGES[asset], section_of(ws, asset)
+    inputs = {name: ws.parent(name).data_version for name in (stage.reads, *stage.parents)}
+    if stage.with_latents:
+        inputs["latents"] = ",".join(record.data_version for record in ws.lake.records("latents").values())
+    settings = {
+        "section": section.model_dump(mode="json"),
+        "data": ws.recipe.data.model_dump(mode="json", include={"resolution", "fit"}),
+        "evaluation_fraction": ws.dataset.evaluation_fraction,
+    }
+    return ws.materialize(asset, inputs, settings, lambda fingerprint: _train(ws, asset, fingerprint, inputs))
+
+
+def _train(ws: Workspace, asset: str, fingerprint: str, inputs: Mapping[str, str]) -> Made:
+    stage, section = STAGES[asset], section_of(ws, asset)
+    training = section.training
+    parents = [registry for name in stage.parents if (registry := ws.parent(name).registry)]
+    run = ws.tracker.start(
+        ws.registry_name(asset),
+        section.model_dump(mode="json"),
+        {**ws.run_tags, "asset": asset, "recipe": ws.recipe.name},
+    )
+    try:
+        run.log_input(stage.reads, ws.lake.uri(ws.parent(stage.reads).path), inputs[stage.reads], "training")
+        result = ws.executor.fit(
+            fit_model,
+            {"workspace": spec_of(ws), "asset": asset, "fingerprint": fingerprint, "run_id": run.run_id},
+            num_workers=training.num_workers,
+            resources=Resources(training.num_threads, training.num_gpus_per_worker),
+        )
+    except BaseException:
+        ws.tracker.finish(run, failed=True)
+        raise
+    version = register(ws, asset, result["version"], run, inputs, parents)
+    ws.tracker.finish(run)
+    if not stage.is_gated:
+        ws.tracker.set_alias(version, "champion")
+    return Made(
+        data_version=result["version"],
+        path=f"{ws.lake.place(asset, 'model')}/{result['version']}",
+        metadata={
+            **result["metrics"],
+            "steps": training.num_steps,
+            "rows_per_second": result["rows_per_second"],
+            "training_rows": result["num_rows"],
+            "losses": result["losses"],
+            "samples": result["samples"],
+            "mlflow_run": run.run_id,
+        },
+        pictures={name: _open_picture(ws, path) for name, path in result["pictures"].items()},
+        registry=str(version),
+    )
+
+
+def register(
+    ws: Workspace, asset: str, version: str, run: TrackedRun | None, inputs: Mapping[str, str], parents: list[str]
+) -> ModelVersion:
+    """Register the model folder's version and make it ``candidate``."""
+    tags = {**ws.run_tags, "data_version": version, **{f"input.{name}": value[:200] for name, value in inputs.items()}}
+    uri = ws.lake.uri(f"{ws.lake.place(asset, 'model')}/{version}")
+    registered = ws.tracker.register(ws.registry_name(asset), uri, run=run, tags=tags, parents=parents)
+    ws.tracker.set_alias(registered, "candidate")
+    return registered
+
+
+def fit_model(gang: Gang, config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Run on a training worker: build the family from the lake, train it, and (rank 0) keep its folder in the lake."""
+    import torch
+
+    from components.training.checkpoint import CheckpointFolder
+    from components.training.loop import Trainer
+
+    ws, asset = open_workspace(config["workspace"]), config["asset"]
+    section = section_of(ws, asset)
+    torch.set_num_threads(section.training.num_threads)
+    rows = family_rows(ws, asset)
+    parents = {name: ws.model_folder(name) for name in STAGES[asset].parents}
+    torch.manual_seed(section.training.seed)  # initial weights: the libraries draw them from the process's generator
+    family = section.model.build(rows.train, rows.evaluation, parents)
+    checkpoints = CheckpointFolder(ws.scratch / "checkpoints" / f"{asset}-{config['fingerprint']}")
+    device = "cuda" if torch.cuda.is_available() and section.training.num_gpus_per_worker else "cpu"
+    trainer = Trainer(family, section.training, gang=gang, device=device, checkpoints=checkpoints)
+    run = ws.tracker.resume(config["run_id"])
+    history, last = _follow(trainer, asset, run if gang.rank == 0 else None)
+    if gang.rank != 0:
+        return {}
+    result = _keep(ws, asset, trainer, run, history)
+    checkpoints.clear()
+    return {**result, "num_rows": family.num_rows, "rows_per_second": round(last.rows_per_second, 1) if last else 0.0}
+
+
+def family_rows(ws: Workspace, asset: str) -> SplitRows:
+    """The rows that a model asset learns from, as its stage says."""
+    stage = STAGES[asset]
+    rows = load_rows(
+        ws,
+        with_recaptions=stage.reads == "training_set",
+        with_latents=stage.with_latents,
+        with_truth=stage.with_truth,
+    )
+    train: Rows = with_text(rows.train, stage.only_text) if stage.only_text else rows.train
+    if not len(train):
+        what = f"text {stage.only_text!r}" if stage.only_text else "training split"
+        raise UnfitParent(
+            f"{asset} has no rows with {what}: give the data set an examples section (or a hub captioner in the "
+            "recipe), and check splits.evaluation in its dataset.yaml"
+        )
+    return SplitRows(train, rows.evaluation)
+
+
+def _follow(
+    trainer: Trainer, asset: str, run: TrackedRun | None
+) -> tuple[list[tuple[int, Mapping[str, float]]], TrainStep | None]:
+    """Walk the loop; rank 0 logs losses, progress and (at intervals) sample pictures."""
+    history: list[tuple[int, Mapping[str, float]]] = []
+    progress = Progress(log, asset, trainer.config.num_steps, "steps")
+    step = None
+    for step in trainer.run():
+        if run is None:
+            continue
+        if step.scalars:
+            history.append((step.step, step.scalars))
+            run.log_metrics(
+                {**step.scalars, "learning_rate": step.learning_rate, "rows_per_second": step.rows_per_second},
+                step=step.step,
+            )
+        progress.update(step.step, _loss_note(history))
+        every = trainer.config.preview_every
+        if every and step.step % every == 0 and step.step < step.num_steps:
+            with trainer.averaged_weights():
+                picture = trainer.family.preview().image
+            if picture is not None:
+                run.log_image(picture, f"samples/{step.step:06d}.png")
+    return history, step
+
+
+def _loss_note(history: list[tuple[int, Mapping[str, float]]]) -> str:
+    losses = {name: value for name, value in history[-1][1].items() if name.endswith("/loss")} if history else {}
+    return ", ".join(f"{name} {value:.4f}" for name, value in losses.items())
+
+
+def _keep(
+    ws: Workspace, asset: str, trainer: Trainer, run: TrackedRun, history: list[tuple[int, Mapping[str, float]]]
+) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory() as temporary, trainer.averaged_weights():
+        preview = trainer.family.preview()
+        folder = Path(temporary) / asset
+        folder.mkdir()
+        trainer.family.save(folder)
+        version = ws.lake.add_folder(ws.lake.place(asset, "model"), folder)
+    pictures = {}
+    if preview.image is not None:
+        run.log_image(preview.image, "samples/final.png")
+        pictures["samples"] = preview.image
+    if len(history) > 1:
+        from components.evaluation.plots import loss_curves
+
+        pictures["losses"] = loss_curves(history)
+        run.log_image(pictures["losses"], "losses.png")
+    run.log_metrics({f"held_out/{name}": value for name, value in preview.metrics.items()})
+    run.log_text(json.dumps(section_of(ws, asset).model_dump(mode="json"), indent=1), "recipe_section.json")
+    place = ws.lake.place(asset, "model")
+    paths = {}
+    for name, picture in pictures.items():
+        buffer = io.BytesIO()
+        picture.save(buffer, format="PNG")
+        paths[name] = f"{place}/{version}.{name}.png"
+        ws.lake.write_bytes(paths[name], buffer.getvalue())
+    return {
+        "version": version,
+        "metrics": {name: round(float(value), 5) for name, value in preview.metrics.items()},
+        "samples": [dict(row) for row in preview.rows],
+        "losses": [[step, {name: round(value, 6) for name, value in scalars.items()}] for step, scalars in history],
+        "pictures": paths,
+    }
+
+
+def _open_picture(ws: Workspace, path: str) -> Image.Image:
+    return Image.open(io.BytesIO(ws.lake.read_bytes(path)))

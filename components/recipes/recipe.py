@@ -1,0 +1,134 @@
+"""What a recipe is: one frozen, typed configuration of the whole graph, and how dotted overrides change it.
+
+What belongs here: the shape of a recipe. What does not: any recipe's values (``smoke``, ``tiny``, ``base``, ``paper``).
+"""
+
+import json
+from collections.abc import Mapping
+from typing import Any, Generic, Literal, TypeVar
+
+from pydantic import Field, ValidationError
+
+from components.captioning.quality import QualityConfig
+from components.contracts import Frozen, Resources
+from components.data.ingest import IngestConfig
+from components.families.attribute_judge.config import JudgeConfig
+from components.families.captioner.config import CaptionerConfig
+from components.families.clip.config import ClipConfig
+from components.families.consistency_decoder.config import ConsistencyDecoderConfig
+from components.families.diffusion_decoder.config import DiffusionDecoderConfig
+from components.families.latent_diffusion.config import LatentDiffusionConfig
+from components.families.prompt_upsampler.config import PromptUpsamplerConfig
+from components.families.vae.config import VaeConfig
+from components.training.config import TrainingConfig
+
+Model = TypeVar("Model")
+
+
+class RecipeError(ValueError):
+    """A recipe's name or an override is wrong; the message says what is allowed."""
+
+
+class Trained(Frozen, Generic[Model]):
+    """A model and how it is trained."""
+
+    model: Model = Field(description="The model's own configuration.")
+    training: TrainingConfig = Field(description="How it is trained.")
+
+
+class DataConfig(Frozen):
+    """What is taken from the data set and how pictures reach the models."""
+
+    resolution: int = Field(description="Side of the square pictures that models see, in pixels.", gt=0)
+    fit: Literal["pad", "crop", "stretch"] = Field("pad", description="How other aspects become square.")
+    max_shards: int | None = Field(None, description="Take only the first shards (quick runs); none takes all.")
+    max_rows_per_shard: int | None = Field(None, description="Take only the first rows of a shard; none takes all.")
+    ingest: IngestConfig = Field(default_factory=IngestConfig, description="Limits and rules for pictures.")
+
+
+class MapConfig(Frozen):
+    """Resources of data-parallel work: recaptioning and encoding."""
+
+    num_cpus_per_worker: float = Field(1.0, description="CPUs of one worker.", gt=0)
+    num_gpus_per_worker: float = Field(0.0, description="GPUs of one worker.", ge=0)
+    max_workers: int | None = Field(None, description="Workers at most; none takes what the cluster has free.")
+
+    @property
+    def resources(self) -> Resources:
+        """What one worker takes."""
+        return Resources(self.num_cpus_per_worker, self.num_gpus_per_worker)
+
+
+class RecaptionConfig(Frozen):
+    """How captions are written and when a shard of them is refused."""
+
+    temperature: float = Field(0.0, description="0 writes greedily; above, captions are sampled per (seed, key).", ge=0)
+    seed: int = Field(0, description="Seed of sampled captions.")
+    num_gate_pictures: int = Field(256, description="Held-out pictures on which captioners must pass.", gt=0)
+    quality: QualityConfig = Field(default_factory=QualityConfig, description="Thresholds of the caption tests.")
+    workers: MapConfig = Field(default_factory=MapConfig, description="Resources of captioning workers.")
+
+
+class EvaluationConfig(Frozen):
+    """What the evaluation report measures, and on how many samples."""
+
+    num_prompts: int = Field(description="Held-out prompts per prompt kind.", gt=0)
+    num_pictures: int = Field(description="Held-out pictures for captions, judge and decoder.", gt=0)
+    num_inference_steps: int = Field(description="Sampling steps of the text-to-image model.", gt=0)
+    guidance_scale: float = Field(description="Classifier-free guidance weight; 1 turns it off.", ge=1)
+    num_teacher_steps: int = Field(25, description="Sampling steps of the undistilled decoder.", gt=0)
+    batch_size: int = Field(64, description="Pictures per batch while sampling.", gt=0)
+    seed: int = Field(1234, description="Seed of the sampled pictures.")
+    num_shown: int = Field(12, description="Pictures in each gallery.", gt=0)
+
+
+class Recipe(Frozen):
+    """The whole graph's configuration."""
+
+    name: str = Field(description="The recipe's name.")
+    data: DataConfig
+    evaluation_clip: Trained[ClipConfig]
+    attribute_judge: Trained[JudgeConfig]
+    clip: Trained[ClipConfig]
+    base_captioner: Trained[CaptionerConfig]
+    ssc_captioner: Trained[CaptionerConfig]
+    dsc_captioner: Trained[CaptionerConfig]
+    recaption: RecaptionConfig
+    vae: Trained[VaeConfig]
+    latents: MapConfig = Field(default_factory=MapConfig, description="Resources of encoding workers.")
+    prompt_upsampler: Trained[PromptUpsamplerConfig]
+    latent_diffusion: Trained[LatentDiffusionConfig]
+    diffusion_decoder: Trained[DiffusionDecoderConfig]
+    consistency_decoder: Trained[ConsistencyDecoderConfig]
+    evaluation: EvaluationConfig
+
+    def with_overrides(self, overrides: Mapping[str, str]) -> "Recipe":
+        """The recipe with dotted fields replaced, for example ``latent_diffusion.training.num_steps=200``.
+
+        Values are JSON where they parse as JSON, else text. Raises :class:`RecipeError` naming the field and what is
+        allowed there.
+        """
+        values = self.model_dump(mode="json")
+        for dotted, text in overrides.items():
+            _assign(values, dotted, text)
+        try:
+            return type(self).model_validate(values)
+        except ValidationError as error:
+            problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+            raise RecipeError(f"override refused by recipe {self.name!r}: {problems}") from error
+
+
+def _assign(values: dict[str, Any], dotted: str, text: str) -> None:
+    *path, last = dotted.split(".")
+    place: Any = values
+    for depth, name in enumerate([*path, last]):
+        if not isinstance(place, dict) or name not in place:
+            where = ".".join(dotted.split(".")[:depth]) or "the recipe"
+            allowed = ", ".join(sorted(place)) if isinstance(place, dict) else "nothing below it"
+            raise RecipeError(f"override {dotted!r}: {where} has no field {name!r}; allowed: {allowed}")
+        if depth < len(path):
+            place = place[name]
+    try:
+        place[last] = json.loads(text)
+    except json.JSONDecodeError:
+        place[last] = text

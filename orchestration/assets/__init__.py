@@ -1,0 +1,1 @@
+"""One file per asset: the listing is the graph. Bodies name the stage function and nothing else."""

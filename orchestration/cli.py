@@ -1,0 +1,194 @@
+"""The ``atelier`` command, thin: every subcommand calls the same code as the Dagster jobs.
+
+What belongs here: arguments, and words for the terminal. What does not: any work.
+"""
+
+import argparse
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+
+from .home import Home, dagster_url, mlflow_url
+from .jobs import BY_NAME, JOBS
+from .launch import Target, log_to_terminal, run_job, run_jobs
+
+log = logging.getLogger(__name__)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point; the exit status is 0 where everything asked for was done."""
+    parsed = _parser().parse_args(arguments)
+    command: Callable[[argparse.Namespace], int] = parsed.command
+    try:
+        return command(parsed)
+    except (RuntimeError, ValueError, OSError) as error:  # what a user can mend is said without a traceback
+        if os.environ.get("ATELIER_TRACEBACK"):
+            raise
+        print(f"atelier: {error}", file=sys.stderr)
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="atelier", description=__doc__.splitlines()[0] if __doc__ else None)
+    commands = parser.add_subparsers(required=True)
+    for name, command, words in (
+        ("demo", _demo, "materialize the whole graph and print the verdict"),
+        ("ingest", _ingest, "read and check every shard; print read, kept and rejected by reason"),
+        ("run", _run, "run one named job in this process"),
+        ("dev", _dev, "serve the Dagster UI with its daemon and the MLflow UI"),
+    ):
+        sub = commands.add_parser(name, help=words, description=words)
+        sub.set_defaults(command=command)
+        sub.add_argument("--dataset", default=os.environ.get("ATELIER_DATASET", "scenes"))
+        sub.add_argument("--recipe", default=os.environ.get("ATELIER_RECIPE", "tiny"))
+        sub.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="dotted field of the recipe")
+        sub.add_argument("--force", action="store_true", help="make assets again even where nothing has changed")
+        if name == "run":
+            sub.add_argument("job", choices=list(BY_NAME))
+        if name == "demo":
+            sub.add_argument("--until", choices=list(BY_NAME), help="stop after this job (and what it needs)")
+    return parser
+
+
+def _target(parsed: argparse.Namespace) -> Target:
+    """The target of a command, checked at once so that a typo costs no time; sets the deployment's environment."""
+    from components.data.catalog import load_dataset
+    from components.recipes import load_recipe
+
+    overrides = {}
+    for pair in parsed.set:
+        field, equals, value = pair.partition("=")
+        if not equals:
+            raise ValueError(f"--set {pair!r} must have the form field=value")
+        overrides[field] = value
+    target = Target(parsed.dataset, parsed.recipe, overrides, parsed.force)
+    load_recipe(target.recipe, target.overrides)
+    load_dataset(target.dataset)
+    home = target.home
+    home.prepare()
+    os.environ["DAGSTER_HOME"] = str(home.dagster_home)
+    os.environ["ATELIER_DATASET"], os.environ["ATELIER_RECIPE"] = target.dataset, target.recipe
+    return target
+
+
+def _prepare_services(home: Home) -> None:
+    """Check the lake and migrate the tracker's database before several processes meet there."""
+    from components.data.lake import Lake
+    from components.tracking import open_tracker
+
+    Lake(home.lake).check_writable()
+    open_tracker(home.tracking_uri, home.artifacts).prepare()
+
+
+def _run(parsed: argparse.Namespace) -> int:
+    log_to_terminal()
+    return 0 if run_job(_target(parsed), parsed.job) else 1
+
+
+def _ingest(parsed: argparse.Namespace) -> int:
+    target = _target(parsed)
+    _prepare_services(target.home)
+    done = run_jobs(target, [BY_NAME["ingest"]])
+    from components.data.lake import Lake
+
+    totals: dict[str, int] = {"read": 0, "kept": 0, "rejected": 0}
+    reasons: dict[str, int] = {}
+    for record in Lake(target.home.lake).records("raw_pairs").values():
+        for name in totals:
+            totals[name] += record.metadata[name]
+        for reason, count in record.metadata["rejected_by_reason"].items():
+            reasons[reason] = reasons.get(reason, 0) + count
+    print(", ".join(f"{name} {count}" for name, count in totals.items()))
+    for reason, count in sorted(reasons.items()):
+        print(f"  rejected as {reason}: {count}")
+    return 0 if done.get("ingest") else 1
+
+
+def _demo(parsed: argparse.Namespace) -> int:
+    from components.execution.ray_executor import start_head
+
+    target = _target(parsed)
+    home = target.home
+    started = time.perf_counter()
+    _prepare_services(home)
+    jobs = _needed_for(parsed.until) if parsed.until else list(JOBS)
+    print(f"atelier: dataset {target.dataset}, recipe {target.recipe}, home {home.folder}", flush=True)
+    if os.environ.get("RAY_ADDRESS"):
+        done = run_jobs(target, jobs)
+    else:
+        head = start_head(num_cpus=max(2, os.cpu_count() or 1), object_store_mb=256)
+        os.environ["RAY_ADDRESS"] = head.address
+        try:
+            done = run_jobs(target, jobs)
+        finally:
+            del os.environ["RAY_ADDRESS"]
+            head.stop()
+    seconds = time.perf_counter() - started
+    failed = [job.name for job in jobs if not done.get(job.name)]
+    if failed:
+        print(f"atelier: not done: {', '.join(failed)}; the logs are in {home.logs}", file=sys.stderr)
+        return 1
+    _print_verdict(home)
+    print(f"took {seconds / 60:.1f} minutes; `make dev DATASET={target.dataset}` opens the UIs:")
+    print(f"  Dagster {dagster_url()}\n  MLflow  {mlflow_url()}")
+    return 0
+
+
+def _print_verdict(home: Home) -> None:
+    from components.data.lake import Lake
+
+    lake = Lake(home.lake)
+    report = "reports/evaluation_report/latest"
+    if not lake.exists(f"{report}/report.json"):
+        return
+    for sentence in json.loads(lake.read_bytes(f"{report}/report.json"))["verdict"]:
+        print(f"  {sentence}")
+    print(f"report: {lake.uri(f'{report}/index.html')}")
+
+
+def _needed_for(name: str) -> list:
+    needed: set[str] = set()
+    stack = [name]
+    while stack:
+        job = BY_NAME[stack.pop()]
+        needed.add(job.name)
+        stack += job.after
+    return [job for job in JOBS if job.name in needed]
+
+
+def _dev(parsed: argparse.Namespace) -> int:
+    target = _target(parsed)
+    _prepare_services(target.home)
+    home = target.home
+    dagster_port = dagster_url().rsplit(":", 1)[1]
+    mlflow_port = mlflow_url().rsplit(":", 1)[1]
+    commands = [["-m", "dagster", "dev", "-m", "orchestration.definitions", "-p", dagster_port]]
+    if home.tracking_uri.startswith("sqlite"):
+        store = ["--backend-store-uri", home.tracking_uri, "--default-artifact-root", home.artifacts]
+        commands.append(["-m", "mlflow", "server", *store, "--host", "127.0.0.1", "--port", mlflow_port])
+    environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    processes = [
+        subprocess.Popen([sys.executable, *command], env=environment, start_new_session=True) for command in commands
+    ]
+    print(f"Dagster {dagster_url()}\nMLflow  {mlflow_url()}\nCtrl-C ends both", flush=True)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        while all(process.poll() is None for process in processes):
+            time.sleep(0.5)
+    except KeyboardInterrupt:
+        print("stopping", flush=True)
+    ended_early = any(process.poll() for process in processes)
+    for process in processes:
+        if process.poll() is None:
+            process.send_signal(signal.SIGINT)
+            process.wait(timeout=30)
+    return 1 if ended_early else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,67 @@
+"""The named jobs of the graph, and the order in which ``atelier demo`` launches them.
+
+What belongs here: which assets a job materializes and which jobs it waits for. What does not: launching (``launch``).
+Assets with and without partitions cannot share a run (a range run yields shards, not one output), so each job has one
+kind of asset.
+"""
+
+from dataclasses import dataclass
+
+import dagster as dg
+
+from .partitions import SHARDS
+
+
+@dataclass(frozen=True, slots=True)
+class NamedJob:
+    """A job of the graph; ``after`` names the jobs that must have succeeded before it can start."""
+
+    name: str
+    assets: tuple[str, ...]
+    description: str
+    after: tuple[str, ...] = ()
+    is_sharded: bool = False
+
+    def define(self) -> dg.UnresolvedAssetJobDefinition:
+        """The Dagster job."""
+        return dg.define_asset_job(
+            self.name,
+            selection=list(self.assets),
+            description=self.description,
+            partitions_def=SHARDS if self.is_sharded else None,
+        )
+
+
+JOBS = (
+    NamedJob("ingest", ("raw_pairs",), "Read and check every shard of the source.", is_sharded=True),
+    NamedJob("images", ("image_set",), "Write the manifest of all pictures.", after=("ingest",)),
+    NamedJob(
+        "captioners",
+        ("clip", "base_captioner", "ssc_captioner", "dsc_captioner", "champion_captioners"),
+        "Train CLIP and the captioners and choose the champions.",
+        after=("images",),
+    ),
+    NamedJob("autoencoder", ("vae",), "Train the VAE.", after=("images",)),
+    NamedJob("recaption", ("recaptioned",), "Write captions for every shard.", after=("captioners",), is_sharded=True),
+    NamedJob("encode", ("latents",), "Cache the latents of every shard.", after=("autoencoder",), is_sharded=True),
+    NamedJob(
+        "diffusion",
+        ("training_set", "prompt_upsampler", "text_encoder", "latent_diffusion"),
+        "Train the text-to-image model.",
+        after=("recaption", "encode"),
+    ),
+    NamedJob(
+        "decoder",
+        ("diffusion_decoder", "consistency_decoder"),
+        "Train the diffusion decoder and distil it to two steps.",
+        after=("encode",),
+    ),
+    NamedJob("judges", ("evaluation_clip", "attribute_judge"), "Train the independent judges.", after=("images",)),
+    NamedJob(
+        "report",
+        ("evaluation_report",),
+        "Measure everything and write the report.",
+        after=("diffusion", "decoder", "judges"),
+    ),
+)
+BY_NAME = {job.name: job for job in JOBS}

@@ -1,0 +1,169 @@
+"""Launching named jobs from the command line: one in this process, or many side by side in processes of their own.
+
+What belongs here: run configuration, partition ranges, the scheduling of the named jobs, progress in the terminal. What
+does not: what a job does.
+"""
+
+import logging
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TextIO
+
+import dagster as dg
+
+from .home import Home
+from .jobs import BY_NAME, NamedJob
+from .partitions import register_shards
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What a command works on: a data set, a recipe with overrides, and whether nothing may be reused."""
+
+    dataset: str
+    recipe: str
+    overrides: Mapping[str, str] = field(default_factory=dict)
+    is_forced: bool = False
+
+    @property
+    def home(self) -> Home:
+        """Where the deployment keeps its things."""
+        return Home(self.dataset, self.recipe)
+
+    def arguments(self) -> list[str]:
+        """The target as command-line arguments."""
+        pairs = [word for name, value in self.overrides.items() for word in ("--set", f"{name}={value}")]
+        return ["--dataset", self.dataset, "--recipe", self.recipe, *pairs, *(["--force"] if self.is_forced else [])]
+
+    def run_config(self) -> dict:
+        """Run configuration of the recipe resource, with Dagster's own console quiet."""
+        config = {
+            "dataset": self.dataset,
+            "recipe": self.recipe,
+            "overrides": dict(self.overrides),
+            "force": self.is_forced,
+        }
+        return {
+            "resources": {"recipe": {"config": config}},
+            "loggers": {"console": {"config": {"log_level": "CRITICAL"}}},
+        }
+
+
+def run_job(target: Target, name: str) -> bool:
+    """Run one job in this process against the deployment's Dagster instance; whether it succeeded.
+
+    A sharded job runs over all shards of the source as one range.
+    """
+    from .definitions import build_definitions
+
+    job = BY_NAME[name]
+    definitions = build_definitions()
+    with dg.DagsterInstance.get() as instance:
+        tags = _shard_range(target, instance) if job.is_sharded else {}
+        result = definitions.resolve_job_def(name).execute_in_process(
+            instance=instance, run_config=target.run_config(), tags=tags, raise_on_error=False
+        )
+        for event in result.all_events:
+            failure = event.event_specific_data if event.is_step_failure else None
+            if failure is not None:
+                log.error("%s failed: %s", event.step_key, _reason(failure))
+        return result.success
+
+
+def _reason(failure: object) -> str:
+    """The last cause of a step failure, which is the one that a person can act on."""
+    metadata = getattr(failure, "user_failure_data", None)
+    if metadata is not None and metadata.description:
+        return metadata.description
+    error = getattr(failure, "error", None)
+    while error is not None and error.cause is not None:
+        error = error.cause
+    return error.message.strip() if error is not None else str(failure)
+
+
+def _shard_range(target: Target, instance: dg.DagsterInstance) -> dict[str, str]:
+    from components.data.catalog import load_dataset
+    from components.recipes import load_recipe
+
+    recipe = load_recipe(target.recipe, target.overrides)
+    reader = load_dataset(target.dataset).reader(
+        recipe.data.resolution, recipe.data.max_rows_per_shard, recipe.data.max_shards
+    )
+    names = [f"{position:05d}" for position in range(len(reader.shards()))]
+    register_shards(instance, names)
+    return {"dagster/asset_partition_range_start": names[0], "dagster/asset_partition_range_end": names[-1]}
+
+
+def run_jobs(target: Target, jobs: Sequence[NamedJob], *, side_by_side: int = 2) -> dict[str, bool]:
+    """Run jobs in processes of their own as soon as what they wait for has succeeded; whether each succeeded.
+
+    Jobs whose parents failed are left out of the result.
+    """
+    wanted = {job.name for job in jobs}
+    waiting = list(jobs)
+    running: dict[str, subprocess.Popen] = {}
+    done: dict[str, bool] = {}
+    lock = threading.Lock()
+    while waiting or running:
+        ready = [job for job in waiting if all(done.get(name) for name in job.after if name in wanted)]
+        for job in ready[: side_by_side - len(running)]:
+            waiting.remove(job)
+            running[job.name] = _start(target, job.name, lock)
+        if not running:
+            break
+        finished = next((name for name, process in running.items() if process.poll() is not None), None)
+        if finished is None:
+            time.sleep(0.2)
+            continue
+        done[finished] = running.pop(finished).returncode == 0
+    return done
+
+
+def _start(target: Target, name: str, lock: threading.Lock) -> subprocess.Popen:
+    """Start one job; its lines go to the terminal under the job's name, all of its output to a log file."""
+    environment = {**os.environ, "OMP_WAIT_POLICY": "passive", "PYTHONUNBUFFERED": "1"}
+    environment.setdefault("OMP_NUM_THREADS", "1")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "orchestration.cli", "run", name, *target.arguments()],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    path = target.home.logs / f"{name}.log"
+    assert process.stdout is not None
+    threading.Thread(target=_follow, args=(process.stdout, path, name, lock), daemon=True).start()
+    return process
+
+
+def _follow(stream: TextIO, path: os.PathLike, name: str, lock: threading.Lock) -> None:
+    with open(path, "w", encoding="utf-8") as file:  # noqa: PTH123
+        for line in stream:
+            file.write(line)
+            file.flush()
+            if line.startswith(MARK):
+                with lock:
+                    sys.stdout.write(f"[{name:11s}] {line[len(MARK) :]}")
+                    sys.stdout.flush()
+
+
+MARK = "» "  # begins the lines that a person at the terminal should see
+
+
+def log_to_terminal() -> None:
+    """Send Atelier's own log lines, marked, to standard output, and warnings of everything else to standard error."""
+    logging.basicConfig(level=logging.WARNING, stream=sys.stderr)
+    handler = logging.StreamHandler(sys.stdout)
+    handler.setFormatter(logging.Formatter(f"{MARK}%(message)s"))
+    for name in ("components", "orchestration"):
+        logger = logging.getLogger(name)
+        logger.setLevel(logging.INFO)
+        logger.addHandler(handler)
+        logger.propagate = False

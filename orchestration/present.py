@@ -1,0 +1,128 @@
+"""From an outcome to what the Dagster UI shows: metadata, pictures, tables, links, check results.
+
+What belongs here: wording and escaping for the UI. What does not: any figure (the record holds them already).
+"""
+
+import base64
+import html
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import dagster as dg
+
+from components.pipeline.shards import ShardResult
+from components.pipeline.versions import CODE_VERSIONS
+from components.pipeline.workspace import Outcome, Workspace
+
+from .checks import check_results
+from .home import mlflow_url
+
+MAX_PICTURE_BYTES = 400_000  # larger ones stay in the lake; the event log is a database
+
+
+def materialized(context: dg.AssetExecutionContext, ws: Workspace, outcome: Outcome) -> dg.MaterializeResult:
+    """The result of an unpartitioned asset: metadata, content's data version and check results."""
+    record = outcome.record
+    link_runs(context, record.asset, record.metadata.get("mlflow_run"))
+    return dg.MaterializeResult(
+        asset_key=record.asset,
+        metadata=metadata_of(ws, outcome),
+        data_version=dg.DataVersion(record.data_version),
+        check_results=check_results(record.asset, [record]),
+    )
+
+
+def materialized_shards(
+    context: dg.AssetExecutionContext, ws: Workspace, asset: str, results: Iterator[ShardResult]
+) -> Iterator[dg.AssetMaterialization | dg.AssetCheckResult]:
+    """One materialization for each finished shard, with its own data version; fails at the end naming the lost ones."""
+    failures: list[str] = []
+    records = []
+    for result in results:
+        if result.outcome is None:
+            context.log.error(result.failure)
+            failures.append(str(result.failure))
+            continue
+        record = result.outcome.record
+        records.append(record)
+        yield dg.AssetMaterialization(
+            asset_key=asset,
+            partition=result.shard,
+            metadata=metadata_of(ws, result.outcome),
+            tags={"dagster/data_version": record.data_version, "dagster/code_version": CODE_VERSIONS[asset]},
+        )
+    yield from check_results(asset, records)
+    if failures:
+        raise dg.Failure(
+            description=f"{len(failures)} of {len(failures) + len(records)} shards failed; the others are kept. "
+            + " | ".join(failures[:5]),
+            allow_retries=False,
+        )
+
+
+def metadata_of(ws: Workspace, outcome: Outcome) -> dict[str, Any]:
+    """A record's figures, samples and pictures as Dagster metadata."""
+    record = outcome.record
+    shown: dict[str, Any] = {
+        "uri": ws.lake.uri(record.path) if record.path else "none",
+        "reused": outcome.is_reused,
+        "seconds": record.seconds,
+        "fingerprint": record.fingerprint,
+    }
+    if record.num_rows is not None:
+        shown["dagster/row_count"] = record.num_rows
+    if record.registry:
+        shown["registry"] = record.registry
+    if record.verdict:
+        shown["verdict"] = record.verdict
+    for name, value in record.metadata.items():
+        shown |= _shown(name, value)
+    for name, path in record.pictures.items():
+        shown[name] = _picture(ws, name, path)
+    return shown
+
+
+def _shown(name: str, value: Any) -> dict[str, Any]:
+    match name, value:
+        case "mlflow_run", str() if value:
+            return {"mlflow_run": dg.MetadataValue.url(f"{mlflow_url()}/#/runs/{value}"), "mlflow_run_id": value}
+        case "losses", list():
+            return {"final_losses": dg.MetadataValue.json(dict(value[-1][1]))} if value else {}
+        case "samples", list():
+            return {"samples_table": dg.MetadataValue.md(markdown_table(value))} if value else {}
+        case _, float() if not math.isfinite(value):
+            return {name: str(value)}
+        case _, None:
+            return {}
+        case _, dict() | list():
+            return {name: dg.MetadataValue.json(value)}
+        case _:
+            return {name: value}
+
+
+def _picture(ws: Workspace, name: str, path: str) -> dg.MetadataValue:
+    data = ws.lake.read_bytes(path)
+    if len(data) > MAX_PICTURE_BYTES:
+        return dg.MetadataValue.path(ws.lake.uri(path))
+    return dg.MetadataValue.md(f"![{name}](data:image/png;base64,{base64.b64encode(data).decode()})")
+
+
+def markdown_table(rows: Sequence[dict[str, str]]) -> str:
+    """A Markdown table; cells are escaped, so that no caption can break or script it."""
+    columns = list(rows[0])
+    lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
+    lines += ["| " + " | ".join(escaped(str(row.get(column, ""))) for column in columns) + " |" for row in rows]
+    return "\n".join(lines)
+
+
+def escaped(text: str) -> str:
+    """Text that Markdown and HTML show as it is."""
+    plain = html.escape(" ".join(text.split()))
+    return "".join(f"\\{c}" if c in "\\`*_{}[]()#+-.!|~" else c for c in plain)
+
+
+def link_runs(context: dg.AssetExecutionContext, asset: str, mlflow_run: str | None) -> None:
+    """Tag the Dagster run with the MLflow run it made (the MLflow run carries the Dagster run's id already)."""
+    if mlflow_run:
+        context.instance.add_run_tags(context.run.run_id, {f"mlflow/{asset}": mlflow_run})
