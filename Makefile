@@ -1,0 +1,53 @@
+# Thin targets: everything also works with the `atelier`, `dagster` and `dg` commands inside .venv.
+DATASET ?= scenes
+RECIPE ?= tiny
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+TARGET := --dataset $(DATASET) --recipe $(RECIPE)
+export OMP_WAIT_POLICY ?= passive
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo dev ingest smoke test check fmt bench clean
+
+help: ## what there is
+	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+
+$(INSTALLED): pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --upgrade "pip>=24" -c constraints.txt
+	$(BIN)/pip install --quiet -c constraints.txt "torch==2.13.0" -e ".[dev]"
+	@touch $@
+
+setup: $(INSTALLED) ## create .venv from the pinned constraints
+
+demo: $(INSTALLED) ## materialize the whole graph: make demo [DATASET=scenes]
+	$(BIN)/atelier demo $(TARGET)
+
+dev: $(INSTALLED) ## Dagster UI, daemon and MLflow UI
+	$(BIN)/atelier dev $(TARGET)
+
+ingest: $(INSTALLED) ## materialize raw_pairs: make ingest DATASET=emoji
+	$(BIN)/atelier ingest $(TARGET)
+
+smoke: $(INSTALLED) ## the whole graph in seconds per stage
+	$(BIN)/atelier demo --dataset scenes --recipe smoke
+
+test: $(INSTALLED) ## the whole test suite
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+
+check: $(INSTALLED) ## lint, format, architecture, types
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/lint-imports
+	$(BIN)/pyright
+
+fmt: $(INSTALLED) ## format and mend what can be mended
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+bench: $(INSTALLED) ## ratios against references measured in the same run
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.benchmarks
+
+clean: ## remove the virtual environment and caches, never .atelier
+	rm -rf .venv .pytest_cache .ruff_cache .import_linter_cache
