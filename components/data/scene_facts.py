@@ -100,13 +100,30 @@ def matches(facts: Facts, scene: Scene) -> Match:
     Of equal assignments the one nearest to the stated order counts. An object that is stated beyond those in the scene
     holds in no attribute. Where some assignment makes every fact true, it is the one chosen.
     """
-    return max(
-        (_judge(facts, scene, assignment) for assignment in _assignments(len(facts.objects), len(scene.objects))),
-        key=lambda match: sum(holds for _, holds in match.verdicts()),
+    held = [[_verdicts(stated, item) for item in scene.objects] for stated in facts.objects]
+    scores = [[sum(verdicts.values()) for verdicts in row] for row in held]
+
+    def score(assignment: _Assignment) -> int:
+        objects = sum(scores[stated][number] for stated, number in enumerate(assignment) if number is not None)
+        return objects + sum(_relations_held(facts, scene, assignment))
+
+    best = max(_assignments(len(facts.objects), len(scene.objects)), key=score)
+    return Match(
+        assignment=best,
+        objects=tuple(
+            dict.fromkeys(stated.stated(), False) if number is None else verdicts[number]
+            for stated, verdicts, number in zip(facts.objects, held, best, strict=True)
+        ),
+        background=None if facts.background is None else facts.background == scene.background,
+        relations=_relations_held(facts, scene, best),
+        count=None if facts.count is None else facts.count == len(scene.objects),
     )
 
 
-def _assignments(num_stated: int, num_present: int) -> Iterator[tuple[int | None, ...]]:
+_Assignment = tuple[int | None, ...]
+
+
+def _assignments(num_stated: int, num_present: int) -> Iterator[_Assignment]:
     if num_stated <= num_present:
         yield from itertools.permutations(range(num_present), num_stated)
         return
@@ -115,16 +132,13 @@ def _assignments(num_stated: int, num_present: int) -> Iterator[tuple[int | None
         yield tuple(numbers.get(stated) for stated in range(num_stated))
 
 
-def _judge(facts: Facts, scene: Scene, assignment: tuple[int | None, ...]) -> Match:
-    taken = [None if number is None else scene.objects[number] for number in assignment]
-    objects = tuple(
-        {name: item is not None and getattr(item, name) == value for name, value in stated.stated().items()}
-        for stated, item in zip(facts.objects, taken, strict=True)
-    )
-    relations = tuple(_is_related(name, taken[first], taken[second]) for name, first, second in facts.relations)
-    background = None if facts.background is None else facts.background == scene.background
-    count = None if facts.count is None else facts.count == len(scene.objects)
-    return Match(assignment, objects, background, relations, count)
+def _verdicts(stated: StatedObject, item: SceneObject) -> dict[str, bool]:
+    return {name: getattr(item, name) == value for name, value in stated.stated().items()}
+
+
+def _relations_held(facts: Facts, scene: Scene, assignment: _Assignment) -> tuple[bool, ...]:
+    taken = [None if number is None else scene.objects[number] for number in assignment] if facts.relations else []
+    return tuple(_is_related(name, taken[first], taken[second]) for name, first, second in facts.relations)
 
 
 def _is_related(name: str, first: SceneObject | None, second: SceneObject | None) -> bool:
