@@ -106,7 +106,7 @@ class Lake:
         partial = f"{target}.{os.getpid()}-{uuid.uuid4().hex[:8]}.partial"
         try:
             Path(partial).write_bytes(data)
-            os.replace(partial, target)
+            Path(partial).replace(target)
         finally:
             Path(partial).unlink(missing_ok=True)
 
@@ -134,12 +134,9 @@ class Lake:
     def write_table(self, folder: str, table: pa.Table, contract: TableContract) -> tuple[str, str]:
         """Write an immutable part named by the digest of its bytes; (path, digest).
 
-        Raises ``pyarrow.ArrowInvalid`` or ``ValueError`` where the table breaks its contract.
+        Raises ``ValueError`` or ``KeyError`` naming the column where the table breaks its contract.
         """
         conforming = table.select(contract.schema.names).cast(contract.schema)
-        for column in contract.columns:
-            if not column.nullable and conforming[column.name].null_count:
-                raise ValueError(f"{contract.name}.{column.name} holds nulls, which its schema does not allow")
         sink = io.BytesIO()
         pq.write_table(conforming, sink, row_group_size=ROWS_PER_GROUP, compression="zstd")
         digest = hashlib.sha256(sink.getvalue()).hexdigest()[:16]
@@ -205,7 +202,7 @@ class Lake:
             partial = f"{target}.{os.getpid()}.partial"
             shutil.copytree(folder, partial)
             try:
-                os.rename(partial, target)
+                Path(partial).rename(target)
             except OSError:
                 shutil.rmtree(partial)
                 if not Path(target).is_dir():

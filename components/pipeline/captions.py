@@ -1,4 +1,4 @@
-"""``champion_captioners``, ``recaptioned`` and ``training_set``: who writes captions, what they wrote, what may be used.
+"""``champion_captioners``, ``recaptioned``, ``training_set``: who writes captions, what they wrote, what may be used.
 
 What belongs here: joining captioner models, the worker pool and the records. What does not: writing a caption
 (``families.captioner``), judging it (``captioning.quality``).
@@ -27,6 +27,7 @@ from .workspace import Made, Outcome, UnfitParent, Workspace
 
 log = logging.getLogger(__name__)
 KINDS = ("ssc", "dsc")
+SAMPLE_SIDE = 128  # of the pictures shown with a shard, in pixels
 
 
 class GateFailed(RuntimeError):
@@ -78,7 +79,7 @@ def _choose(ws: Workspace, candidates: Mapping[str, Record]) -> Made:
         data_version=",".join(f"{kind}/{champions[kind]['registry'].rsplit('/', 1)[1]}" for kind in KINDS),
         path=path,
         metadata={**metadata, **{kind: champions[kind]["registry"] for kind in KINDS}, "samples": samples},
-        pictures={"samples": captioned_grid(rows.pixels[:8], shown, columns=4)},
+        pictures={"samples": captioned_grid(rows.pixels[:8], shown)},
     )
 
 
@@ -137,7 +138,7 @@ def _assemble(ws: Workspace, part: Record, table: pa.Table) -> Made:
     path, digest = ws.lake.write_table(f"recaptioned/{part.shard}", table, schemas.RECAPTIONED)
     first = table.slice(0, 8).to_pylist()
     images = ws.lake.read_table(part.path, ["image"])["image"].slice(0, 8).to_pylist()
-    pixels = [decode_pixels(image, 96) for image in images]
+    pixels = [decode_pixels(image, SAMPLE_SIDE) for image in images]
     return Made(
         data_version=digest,
         path=path,
@@ -149,7 +150,7 @@ def _assemble(ws: Workspace, part: Record, table: pa.Table) -> Made:
             "dsc_captioner": first[0]["dsc_captioner"] if first else None,
             "samples": [{name: row[name] or "" for name in ("key", "caption", "ssc", "dsc")} for row in first],
         },
-        pictures={"samples": captioned_grid(pixels, [row["dsc"] or "" for row in first], columns=4)} if first else {},
+        pictures={"samples": captioned_grid(np.stack(pixels), [row["dsc"] or "" for row in first], scale=1)} if first else {},
         verdict="; ".join(
             f"{kind}: {verdict}"
             for kind in KINDS

@@ -13,13 +13,17 @@ from functools import partial
 from typing import Any
 
 import fsspec
+import numpy as np
+import pyarrow as pa
+from PIL import Image
 
 from components import schemas
 from components.contracts import Reader, Resources
 from components.data.catalog import split_of
 from components.data.ingest import ingest_shard
 from components.data.lake import digest_of
-from components.evaluation.plots import captioned_grid
+from components.data.pictures import captioned_grid
+from components.data.pixels import decode_pixels
 
 from .progress import tracked
 from .shards import Caught, ShardResult, guarded
@@ -27,6 +31,7 @@ from .spec import open_workspace, spec_of
 from .workspace import Made, Outcome, UnfitParent, Workspace
 
 log = logging.getLogger(__name__)
+SAMPLE_SIDE = 128  # of the pictures shown with a shard, in pixels
 
 
 def open_reader(ws: Workspace) -> Reader:
@@ -112,13 +117,10 @@ def _ingest_worker(spec: Mapping[str, Any]) -> Callable[[str], dict[str, Any]]:
     return work
 
 
-def _sample(table: Any) -> Any:
-    from components.data.pixels import decode_pixels
-
+def _sample(table: pa.Table) -> Image.Image:
     first = table.slice(0, 8).to_pylist()
-    return captioned_grid(
-        [decode_pixels(row["image"], 96) for row in first], [row["caption"] for row in first], columns=4
-    )
+    pixels = np.stack([decode_pixels(row["image"], SAMPLE_SIDE) for row in first])
+    return captioned_grid(pixels, [row["caption"] for row in first], scale=1)
 
 
 def _state_of(uri: str) -> str:

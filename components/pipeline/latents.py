@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator, Sequence
-from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
@@ -23,7 +22,7 @@ from .workspace import Made, Outcome, Workspace
 
 def encode(ws: Workspace, shards: Sequence[str]) -> Iterator[ShardResult]:
     """Cache the VAE's latents of each shard."""
-    from components.families.vae.sample import LatentWorker
+    from components.families.vae.sample import SHAPE_METADATA, LatentWorker
 
     vae = ws.parent("vae")
     data = ws.recipe.data
@@ -31,14 +30,14 @@ def encode(ws: Workspace, shards: Sequence[str]) -> Iterator[ShardResult]:
     def assemble(part: Record, tables: list[pa.Table]) -> Made:
         table = pa.concat_tables(tables)
         path, digest = ws.lake.write_table(f"latents/{part.shard}", table, schemas.LATENTS)
-        shape = [int(size) for size in (tables[0].schema.metadata or {})[b"shape"].split(b",")]
+        shape = [int(side) for side in tables[0].schema.metadata[SHAPE_METADATA].split(b",")]
         return Made(digest, path, num_rows=table.num_rows, metadata={"shape": shape, "vae": vae.registry})
 
     stage = ShardStage(
         asset="latents",
         inputs=lambda part: {"raw_pairs": part.data_version, "vae": vae.data_version},
         settings=data.model_dump(mode="json", include={"resolution", "fit"}),
-        factory=partial(LatentWorker, ws.model_folder("vae"), data.resolution, data.fit),
+        factory=LatentWorker(str(ws.model_folder("vae")), data.resolution, data.fit),
         workers=ws.recipe.latents,
         assemble=assemble,
     )
