@@ -54,7 +54,7 @@ class LineFamily:
 
 
 def config(**changes) -> TrainingConfig:
-    values = {"num_steps": 60, "batch_size": 8, "learning_rate": 0.05, "precision": "fp32", "ema_decay": 0.9}
+    values = {"num_steps": 60, "batch_size": 8, "learning_rate": 0.2, "precision": "fp32", "ema_decay": 0.9}
     return TrainingConfig(**{**values, **changes})
 
 
