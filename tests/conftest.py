@@ -1,0 +1,18 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from components.execution.ray_executor import RayExecutor
+
+
+@pytest.fixture(scope="session")
+def ray_executor() -> Iterator[RayExecutor]:
+    """One private Ray cluster of two CPUs for the whole test session; connects at its first use."""
+    from components.execution.ray_executor import RayExecutor
+
+    with RayExecutor("local", num_cpus=2, object_store_mb=128) as executor:
+        yield executor
