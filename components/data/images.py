@@ -44,17 +44,20 @@ _TRANSPOSITIONS = {
 class ImageLimits(Frozen):
     """Which pictures are taken, and the size at which they are stored."""
 
-    max_bytes: int = Field(32 * 2**20, gt=0, description="Largest encoded picture in bytes.")
-    max_pixels: int = Field(50_000_000, gt=0, description="Most pixels, decided from the header before decoding.")
-    min_side: int = Field(16, gt=0, description="Smallest width and height in pixels.")
-    max_aspect: float = Field(5.0, ge=1.0, description="Largest ratio of the longer side to the shorter one.")
+    max_bytes: int = Field(default=32 * 2**20, gt=0, description="Largest encoded picture in bytes.")
+    max_pixels: int = Field(
+        default=50_000_000, gt=0, description="Most pixels, decided from the header before decoding."
+    )
+    min_side: int = Field(default=16, gt=0, description="Smallest width and height in pixels.")
+    max_aspect: float = Field(default=5.0, ge=1.0, description="Largest ratio of the longer side to the shorter one.")
     max_side: int | None = Field(
-        None,
+        default=None,
         gt=0,
         description="Larger pictures are scaled down until their longer side is this; null: never.",
     )
     animated: Literal["first_frame", "reject"] = Field(
-        "first_frame", description="What becomes of an animated picture: its first frame is taken, or it is rejected."
+        default="first_frame",
+        description="What becomes of an animated picture: its first frame is taken, or it is rejected.",
     )
 
 

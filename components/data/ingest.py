@@ -31,9 +31,9 @@ MAX_DETAIL_CHARS = 500
 class IngestConfig(ImageLimits):
     """Which rows of a source are taken and how their pictures are stored."""
 
-    max_caption_chars: int = Field(2000, gt=0, description="Longer captions are cut at a word boundary.")
+    max_caption_chars: int = Field(default=2000, gt=0, description="Longer captions are cut at a word boundary.")
     duplicate_images: Literal["keep", "reject_same_caption", "reject"] = Field(
-        "reject_same_caption",
+        default="reject_same_caption",
         description="Equal stored pictures in one shard: keep all, keep one for each caption, or keep one.",
     )
 
@@ -57,9 +57,10 @@ def ingest_shard(
 ) -> IngestResult:
     """Read, check and normalise every row of a shard; a bad row is set aside and never stops the others.
 
-    ``license`` is the data set's, for rows that name none. A key that is in ``seen`` (keys of other shards) or came earlier in the shard is a ``duplicate_key``. Of equal
-    pictures the one with the smallest key is kept. The same source and settings give the same tables. Raises
-    :class:`components.data.sources.UnreadableShard` where the shard itself is broken.
+    ``license`` is the data set's, for rows that name none. A key that is in ``seen`` (keys of other shards) or came
+    earlier in the shard is a ``duplicate_key``; of equal pictures the one with the smallest key is kept. The same
+    source and settings give the same tables. Raises :class:`components.data.sources.UnreadableShard` where the shard
+    itself is broken.
     """
     shelf = _Shelf(license)
     for row in reader.read(shard):

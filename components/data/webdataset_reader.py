@@ -178,7 +178,7 @@ class _StrictTarInfo(tarfile.TarInfo):
 def _members(file: IO[bytes]) -> Iterator[tuple[tarfile.TarFile, _Member]]:
     """The files of an archive with a suffix, and all that is unsafe; folders and hidden files are passed over."""
     file.seek(0)
-    with tarfile.open(fileobj=file, mode="r|*", tarinfo=_StrictTarInfo) as tar:
+    with tarfile.open(fileobj=file, mode="r|*", bufsize=2**15, tarinfo=_StrictTarInfo) as tar:
         while (info := tar.next()) is not None:
             name = info.name.removeprefix("./")
             stem, dot, suffix = PurePosixPath(name).name.partition(".")

@@ -1,0 +1,284 @@
+"""The catalogue: data sets by name, as readers of rows and as small sets of example captions.
+
+What belongs here: from a ``dataset.yaml`` to rows. What does not: what may stand in that file
+(``components.data.dataset_file``) and the formats (readers).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, ValidationError
+
+from components.contracts import Frozen, Reader, SourceRow
+
+from .dataset_file import (
+    DatasetError,
+    DatasetFile,
+    ExampleSet,
+    ScenesSource,
+    WebdatasetSource,
+    absolute_uri,
+    did_you_mean,
+    read_dataset_file,
+)
+from .images import Rejection, normalise_caption
+from .parquet_reader import ParquetReader
+from .scenes import ScenesReader
+from .sources import resolve_uri
+from .webdataset_reader import WebdatasetReader
+
+log = logging.getLogger(__name__)
+
+DATASETS = Path(__file__).resolve().parents[2] / "datasets"
+
+ExampleKind = Literal["ssc", "dsc"]
+Split = Literal["train", "evaluation"]
+
+
+def load_dataset(name: str, root: Path = DATASETS) -> Dataset:
+    """The data set ``name`` of the catalogue under ``root``.
+
+    Raises DatasetError naming the file, the field and the remedy where it is unknown, misspelt, or an environment
+    variable that it needs is not set. Nothing is looked up in storage yet.
+    """
+    root = root.resolve()
+    known = sorted(file.parent.name for file in root.glob("*/dataset.yaml"))
+    if name not in known:
+        raise DatasetError(
+            f"there is no data set {name!r} in {root}{did_you_mean(name, known)} Known: {', '.join(known) or 'none'}. "
+            f"To add one, write {root}/<name>/dataset.yaml"
+        )
+    file = root / name / "dataset.yaml"
+    facts = read_dataset_file(file)
+    uris = tuple(
+        "" if isinstance(source, ScenesSource) else absolute_uri(source.uri, file, _field_of(facts, i))
+        for i, source in enumerate(facts.source)
+    )
+    return Dataset(facts, file, uris)
+
+
+def split_of(key: str, evaluation_fraction: float) -> Split:
+    """Which split a row belongs to: a function of its key alone, so that it never changes sides."""
+    draw = int.from_bytes(hashlib.sha256(key.encode("utf-8", "backslashreplace")).digest()[:8])
+    return "evaluation" if draw < evaluation_fraction * 2**64 else "train"
+
+
+@dataclass(frozen=True, slots=True)
+class Dataset:
+    """What a ``dataset.yaml`` says (``facts``), with addresses filled in; it may be sent to other processes."""
+
+    facts: DatasetFile
+    file: Path
+    uris: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        """The name in the catalogue."""
+        return self.facts.name
+
+    @property
+    def license(self) -> str:
+        """Licence of rows that name none."""
+        return self.facts.license
+
+    @property
+    def folder(self) -> Path:
+        """Where the ``dataset.yaml`` lies."""
+        return self.file.parent
+
+    @property
+    def evaluation_fraction(self) -> float:
+        """Share of rows that nothing is trained on."""
+        return self.facts.splits.evaluation
+
+    @property
+    def has_ground_truth(self) -> bool:
+        """Whether the scene behind every row is known."""
+        return self._scenes is not None
+
+    @property
+    def scene_seed(self) -> int:
+        """Seed of the world of scenes; ValueError where the data set has no ground truth."""
+        if self._scenes is None:
+            raise ValueError(f"data set {self.name!r} has no ground truth: its source is not scenes alone")
+        return self._scenes.seed
+
+    @property
+    def _scenes(self) -> ScenesSource | None:
+        only = self.facts.source[0]
+        return only if len(self.facts.source) == 1 and isinstance(only, ScenesSource) else None
+
+    def source_settings(self) -> list[dict[str, Any]]:
+        """What decides which rows there are, for fingerprints; addresses stand as written, variables not filled in."""
+        return [source.model_dump(mode="json") for source in self.facts.source]
+
+    def example_settings(self) -> dict[str, Any]:
+        """What decides the example sets, for fingerprints; files by their content."""
+        settings: dict[str, Any] = {}
+        for kind in ("ssc", "dsc"):
+            wanted: ExampleSet | None = getattr(self.facts.examples, kind)
+            settings[kind] = wanted and wanted.model_dump(mode="json")
+            if wanted and wanted.file:
+                settings[kind]["sha256"] = hashlib.sha256(self._example_file(kind, wanted.file)).hexdigest()
+        return settings
+
+    def reader(
+        self, resolution: int, max_rows_per_shard: int | None = None, max_shards: int | None = None
+    ) -> SourcesReader:
+        """All sources as one, shards concatenated; ``resolution`` is the side of pictures that are drawn (scenes).
+
+        Raises DatasetError where an address names nothing or cannot be reached.
+        """
+        parts = tuple(
+            (f"{source.name}/" if len(self.facts.source) > 1 else "", self._reader_of(i, resolution))
+            for i, source in enumerate(self.facts.source)
+        )
+        return SourcesReader(parts, max_rows_per_shard, max_shards)
+
+    def _reader_of(self, i: int, resolution: int) -> Reader:
+        source = self.facts.source[i]
+        if isinstance(source, ScenesSource):
+            return ScenesReader(source.rows, source.rows_per_shard, source.seed, resolution, source.noise)
+        try:
+            files = resolve_uri(self.uris[i])
+        except Exception as error:  # whatever a storage driver raises, the remedy is the same
+            raise DatasetError(
+                f"{self.file}: {_field_of(self.facts, i)}: {self.uris[i]} (written as {source.uri}): "
+                f"{error or type(error).__name__}; check the address and, for remote storage, the credentials"
+            ) from error
+        if isinstance(source, WebdatasetSource):
+            return WebdatasetReader(files, source.columns.caption)
+        return ParquetReader(files, source.columns.image, source.columns.caption, source.columns.key)
+
+    def examples(self, kind: ExampleKind, reader: Reader) -> dict[str, str]:
+        """Texts of the small example set by key, all of the train split; empty where the data set has none.
+
+        Streams over the reader's rows without pictures, in their order, and stops at ``rows``. Raises DatasetError
+        where the file is broken or no row gives a text.
+        """
+        wanted: ExampleSet | None = getattr(self.facts.examples, kind)
+        if wanted is None:
+            return {}
+        if wanted.file is not None:
+            return self._examples_of_file(kind, wanted.file)
+        texts: dict[str, str] = {}
+        columns_seen: Sequence[str] = ()
+        for row in (row for shard in range(len(reader.shards())) for row in reader.extras(shard)):
+            if row.problem is not None or split_of(row.key, self.evaluation_fraction) != "train":
+                continue
+            columns_seen = columns_seen or list(row.extra)
+            text = _example_text(wanted, row)
+            if text and row.key not in texts:
+                texts[row.key] = text
+                if len(texts) == wanted.rows:
+                    break
+        if not texts:
+            unknown = [name for name in (*wanted.columns, *wanted.where) if name not in columns_seen]
+            hint = did_you_mean(unknown[0], columns_seen) if unknown else "."
+            raise DatasetError(
+                f"{self.file}: examples.{kind}: no row of the train split gives a text with columns "
+                f"{list(wanted.columns)} and where {wanted.where}{hint} Rows have: {', '.join(columns_seen) or 'none'}"
+            )
+        return texts
+
+    def _examples_of_file(self, kind: str, name: str) -> dict[str, str]:
+        texts: dict[str, str] = {}
+        for number, line in enumerate(self._example_file(kind, name).splitlines(), 1):
+            if not line.strip():
+                continue
+            place = f"{self.folder / name}, line {number}"
+            try:
+                example = _ExampleLine.model_validate(json.loads(line))
+            except ValidationError as error:
+                first = error.errors()[0]
+                where = ".".join(map(str, first["loc"])) or "line"
+                raise DatasetError(f'{place}: {where}: {first["msg"]}; write {{"key": "..", "text": ".."}}') from error
+            except ValueError as error:
+                raise DatasetError(f"{place}: it is not JSON: {error}") from error
+            text = normalise_caption(example.text)
+            if isinstance(text, Rejection) or not text:
+                raise DatasetError(f"{place}: text: it is empty or not UTF-8")
+            if example.key in texts:
+                raise DatasetError(f"{place}: key: {example.key!r} stands twice")
+            if split_of(example.key, self.evaluation_fraction) == "train":
+                texts[example.key] = text
+            else:
+                log.info("%s: %r is left out, it belongs to the evaluation split", place, example.key)
+        if not texts:
+            raise DatasetError(f"{self.folder / name}: it holds no example of the train split")
+        return texts
+
+    def _example_file(self, kind: str, name: str) -> bytes:
+        try:
+            return (self.folder / name).read_bytes()
+        except OSError as error:
+            raise DatasetError(f"{self.file}: examples.{kind}: {self.folder / name} cannot be read: {error}") from error
+
+
+class _ExampleLine(Frozen):
+    key: str = Field(description="Key of the row in raw_pairs.", min_length=1)
+    text: str = Field(description="The caption.")
+
+
+@dataclass(frozen=True, slots=True)
+class SourcesReader:
+    """Several readers as one (``contracts.Reader``): shards concatenated, keys behind each reader's prefix, limited."""
+
+    parts: tuple[tuple[str, Reader], ...]
+    max_rows_per_shard: int | None = None
+    max_shards: int | None = None
+
+    def shards(self) -> Sequence[str]:
+        """URIs of the shards of all parts, at most ``max_shards``."""
+        return [uri for _, reader in self.parts for uri in reader.shards()][: self.max_shards]
+
+    def read(self, shard: int) -> Iterator[SourceRow]:
+        """The first ``max_rows_per_shard`` rows of a shard."""
+        prefix, reader, position = self._part_of(shard)
+        return self._limited(prefix, reader.read(position))
+
+    def extras(self, shard: int) -> Iterator[SourceRow]:
+        """Like :meth:`read` without pictures."""
+        prefix, reader, position = self._part_of(shard)
+        return self._limited(prefix, reader.extras(position))
+
+    def _part_of(self, shard: int) -> tuple[str, Reader, int]:
+        position = shard
+        for prefix, reader in self.parts:
+            num_shards = len(reader.shards())
+            if position < num_shards:
+                return prefix, reader, position
+            position -= num_shards
+        raise IndexError(f"there is no shard {shard}: the source has {len(self.shards())}")
+
+    def _limited(self, prefix: str, rows: Iterator[SourceRow]) -> Iterator[SourceRow]:
+        for row in islice(rows, self.max_rows_per_shard):
+            yield dataclasses.replace(row, key=prefix + row.key) if prefix else row
+
+
+def _field_of(facts: DatasetFile, i: int) -> str:
+    return "source.uri" if len(facts.source) == 1 else f"source.{i}.uri"
+
+
+def _example_text(wanted: ExampleSet, row: SourceRow) -> str | None:
+    """The template filled in, or None where the row lacks a value or is not wanted."""
+    values: Mapping[str, Any] = {"caption": row.caption, "key": row.key, **row.extra}
+    if any(str(values.get(name)).lower() != str(value).lower() for name, value in wanted.where.items()):
+        return None
+    cells: dict[str, str] = {}
+    for name in wanted.columns:
+        value = values.get(name)
+        cells[name] = ", ".join(map(str, value)) if isinstance(value, list) else "" if value is None else str(value)
+        if not cells[name].strip():
+            return None
+    text = normalise_caption((wanted.template or "").format_map(cells))
+    return None if isinstance(text, Rejection) else text
