@@ -95,12 +95,14 @@ def normalise(data: bytes, limits: ImageLimits) -> NormalisedImage | Rejection:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             return _check_header(image, limits) or _check_end(data) or _store(data, image, limits)
     except Image.UnidentifiedImageError:
-        return Rejection("unsupported_format", f"no picture of {', '.join(FORMATS)}; it starts with {data[:12]!r}")
+        starts = f"no picture of {', '.join(FORMATS)}; it starts with {data[:12]!r}"
+        return _check_end(data) or Rejection("unsupported_format", starts)
     except Image.DecompressionBombError as error:
         return Rejection("too_many_pixels", str(error))
     except Exception as error:  # Pillow's decoders raise nearly everything on hostile input; none may stop a shard
-        truncated = isinstance(error, EOFError) or "truncated" in str(error).lower()
-        return Rejection("truncated" if truncated else "undecodable", f"{type(error).__name__}: {error}")
+        is_truncated = isinstance(error, EOFError) or "truncated" in str(error).lower()
+        reason = "truncated" if is_truncated else "undecodable"
+        return _check_end(data) or Rejection(reason, f"{type(error).__name__}: {error}")
 
 
 def _check_header(image: Image.Image, limits: ImageLimits) -> Rejection | None:
@@ -119,7 +121,7 @@ def _check_header(image: Image.Image, limits: ImageLimits) -> Rejection | None:
 
 
 def _check_end(data: bytes) -> Rejection | None:
-    """Pillow stops at a PNG's last row and calls a cut WebP undecodable: what follows, and checksums, are seen here."""
+    """What Pillow does not look at: whether a WebP is as long as it says, and a PNG's end and checksums."""
     if data.startswith(b"RIFF") and int.from_bytes(data[4:8], "little") + 8 > len(data):
         return Rejection("truncated", f"{len(data)} bytes of {int.from_bytes(data[4:8], 'little') + 8}")
     if not data.startswith(_PNG):
