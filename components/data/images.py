@@ -199,7 +199,9 @@ def _to_rgb(image: Image.Image) -> Image.Image | Rejection:
     rgb = ImageCms.applyTransform(colour, transform) if transform else colour.convert("RGB")
     if rgb is None:
         raise ValueError("the colour transform gave no picture")
-    return rgb if alpha is None else Image.composite(rgb, Image.new("RGB", rgb.size, "white"), alpha)
+    if alpha is None or alpha.getextrema() == (255, 255):
+        return rgb
+    return Image.composite(rgb, Image.new("RGB", rgb.size, "white"), alpha)
 
 
 def _scale_16_bits(image: Image.Image) -> Image.Image:
