@@ -1,0 +1,43 @@
+"""Settings of the attribute judge. Torch-free; ``build`` imports the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field
+
+from components.contracts import Frozen, Rows
+
+if TYPE_CHECKING:
+    from .objective import AttributeJudgeFamily
+
+
+class JudgeConfig(Frozen):
+    """A convolutional reader of scenes, with one set of classifiers for every place of the picture."""
+
+    family: Literal["attribute_judge"] = "attribute_judge"
+    pretrained: str | None = Field(default=None, description="Folder or hub id of a checkpoint to start from")
+    hidden_sizes: tuple[int, ...] = Field(default=(32, 64, 128, 128), description="Channels of each 3x3 convolution")
+    strides: tuple[int, ...] = Field(default=(2, 2, 1, 2), description="Stride of each convolution")
+    features_per_place: int = Field(default=32, description="Features of each place", gt=0)
+    reads_style: bool = Field(default=False, description="Tell filled, outlined and striped objects apart")
+    reads_text: bool = Field(default=False, description="Read one to three letters drawn as an object")
+    blur: float = Field(default=0.5, description="Share of pictures that are blurred", ge=0, le=1)
+    bleed: float = Field(default=0.5, description="Share of pictures whose colours bleed", ge=0, le=1)
+    mix: float = Field(default=0.3, description="Share of places taken from another picture", ge=0, le=1)
+    noise: float = Field(default=0.08, description="Largest noise, as a share of white", ge=0)
+    max_shift: int = Field(default=1, description="Largest shift, in pixels at side 32", ge=0)
+    tint: float = Field(default=0.06, description="Largest change of brightness and contrast", ge=0)
+    seed: int = Field(default=0, description="Seed of the initial weights")
+
+    def build(self, train: Rows, evaluation: Rows, parents: Mapping[str, Path]) -> AttributeJudgeFamily:
+        """The judge, new or from ``pretrained``; it has no parents.
+
+        ValueError where the rows carry no scenes: such a data set has no judge.
+        """
+        from .model import build_model
+        from .objective import AttributeJudgeFamily
+
+        return AttributeJudgeFamily(build_model(self), self, train, evaluation)
