@@ -6,6 +6,7 @@ kind of asset.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import dagster as dg
 
@@ -22,7 +23,7 @@ class NamedJob:
     after: tuple[str, ...] = ()
     is_sharded: bool = False
 
-    def define(self) -> dg.UnresolvedAssetJobDefinition:
+    def define(self) -> Any:
         """The Dagster job."""
         return dg.define_asset_job(
             self.name,

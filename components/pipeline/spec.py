@@ -1,4 +1,7 @@
-"""A workspace as plain values, so that a worker in another process can open it again."""
+"""A workspace as values that can be pickled, so that a worker in another process or on another node can open it again.
+
+The data set travels whole, with its addresses filled in: a worker needs neither its file nor its environment variables.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from components.data.catalog import load_dataset
 from components.data.lake import Lake
 from components.execution.local_executor import LocalExecutor
 from components.recipes.recipe import Recipe
@@ -16,10 +18,9 @@ from .workspace import Workspace
 
 
 def spec_of(ws: Workspace) -> dict[str, Any]:
-    """JSON values from which :func:`open_workspace` makes the same workspace."""
+    """Values from which :func:`open_workspace` makes the same workspace."""
     return {
-        "dataset": ws.dataset.name,
-        "datasets_root": str(ws.dataset.folder.parent),
+        "dataset": ws.dataset,
         "recipe": ws.recipe.model_dump(mode="json"),
         "lake": ws.lake.uri(),
         "tracker": ws.tracker.uri,
@@ -31,7 +32,7 @@ def spec_of(ws: Workspace) -> dict[str, Any]:
 def open_workspace(spec: Mapping[str, Any]) -> Workspace:
     """The workspace of a spec, with an executor that stays in this process."""
     return Workspace(
-        dataset=load_dataset(spec["dataset"], Path(spec["datasets_root"])),
+        dataset=spec["dataset"],
         recipe=Recipe.model_validate(spec["recipe"]),
         lake=Lake(spec["lake"]),
         executor=LocalExecutor(),

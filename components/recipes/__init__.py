@@ -6,11 +6,13 @@ A recipe's docstring gives the command, the hardware, the duration and the figur
 import difflib
 from collections.abc import Callable, Mapping
 
+from .base import base
+from .paper import paper
 from .recipe import Recipe, RecipeError
 from .smoke import smoke
 from .tiny import tiny
 
-RECIPES: dict[str, Callable[[], Recipe]] = {"smoke": smoke, "tiny": tiny}
+RECIPES: dict[str, Callable[[], Recipe]] = {"smoke": smoke, "tiny": tiny, "base": base, "paper": paper}
 
 
 def load_recipe(name: str, overrides: Mapping[str, str] | None = None) -> Recipe:

@@ -1,0 +1,56 @@
+"""The recipe ``paper``: DALL-E 3's shape at 256 pixels, on many GPUs, from public weights where there are any."""
+
+from components.families.latent_diffusion.config import LatentDiffusionConfig
+from components.families.prompt_upsampler.config import PromptUpsamplerConfig
+from components.families.vae.config import VaeConfig
+from components.training.config import TrainingConfig
+
+from .base import base
+from .recipe import DataConfig, Recipe, Trained
+
+T5_XXL = "google/t5-v1_1-xxl"
+VAE_F8 = "stabilityai/sd-vae-ft-mse"
+
+
+def paper() -> Recipe:
+    """T5-XXL, the f8 VAE of Rombach et al., 500,000 steps at batch 2,048 (Betker et al. 2023, section 3.2, App. A).
+
+    The paper does not disclose the U-Net's size; this one follows Stable Diffusion's. Put paths of local copies in
+    place of the hub ids with ``--set vae.model.pretrained=...`` and ``--set prompt_upsampler.model.pretrained=...``.
+    Not measured.
+    """
+    untrained = TrainingConfig(num_steps=0, batch_size=1, learning_rate=1e-4, num_gpus_per_worker=1.0)
+    return base().model_copy(
+        update={
+            "name": "paper",
+            "data": DataConfig(resolution=256, fit="crop"),
+            "vae": Trained(model=VaeConfig(pretrained=VAE_F8), training=untrained),
+            "prompt_upsampler": Trained(model=PromptUpsamplerConfig(pretrained=T5_XXL), training=untrained),
+            "latent_diffusion": Trained(
+                model=LatentDiffusionConfig(
+                    block_out_channels=(320, 640, 1280, 1280),
+                    layers_per_block=(2, 2, 2, 2),
+                    has_attention=(True, True, True, False),
+                    num_attention_heads=8,
+                    norm_num_groups=32,
+                    trains_text_encoder=False,
+                    num_inference_steps=50,
+                    guidance_scale=7.5,
+                ),
+                training=TrainingConfig(
+                    num_steps=500_000,
+                    batch_size=2_048,
+                    learning_rate=1e-4,
+                    lr_schedule="constant",
+                    num_warmup_steps=10_000,
+                    ema_decay=0.9999,
+                    num_threads=8,
+                    num_workers=64,
+                    num_gpus_per_worker=1.0,
+                    log_every=100,
+                    preview_every=10_000,
+                    checkpoint_every=5_000,
+                ),
+            ),
+        }
+    )

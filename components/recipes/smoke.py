@@ -1,0 +1,53 @@
+"""The recipe ``smoke``: the whole graph in seconds per stage, to see that everything runs; nothing is learned well."""
+
+from components.families.attribute_judge.config import JudgeConfig
+from components.families.captioner.config import CaptionerConfig
+from components.families.clip.config import ClipConfig
+from components.families.consistency_decoder.config import ConsistencyDecoderConfig
+from components.families.diffusion_decoder.config import DiffusionDecoderConfig
+from components.families.latent_diffusion.config import LatentDiffusionConfig
+from components.families.prompt_upsampler.config import PromptUpsamplerConfig
+from components.families.vae.config import VaeConfig
+from components.training.config import TrainingConfig
+
+from .recipe import DataConfig, EvaluationConfig, RecaptionConfig, Recipe, Trained
+from .tiny import LENIENT
+
+
+def smoke() -> Recipe:
+    """``make smoke``: two cores, under 3 minutes for the whole graph; captions and pictures stay poor."""
+
+    def training(num_steps: int, batch_size: int = 16, learning_rate: float = 2e-3, **changes) -> TrainingConfig:
+        return TrainingConfig(
+            num_steps=num_steps, batch_size=batch_size, learning_rate=learning_rate, log_every=5, **changes
+        )
+
+    return Recipe(
+        name="smoke",
+        data=DataConfig(resolution=32, max_shards=2, max_rows_per_shard=256),
+        evaluation_clip=Trained(model=ClipConfig(text_kinds=("truth_dsc", "truth_ssc")), training=training(20)),
+        attribute_judge=Trained(model=JudgeConfig(), training=training(30)),
+        clip=Trained(model=ClipConfig(), training=training(20)),
+        base_captioner=Trained(model=CaptionerConfig(contrastive_weight=0.1), training=training(30)),
+        ssc_captioner=Trained(model=CaptionerConfig(text_kind="ssc_example"), training=training(60)),
+        dsc_captioner=Trained(model=CaptionerConfig(text_kind="dsc_example"), training=training(60)),
+        recaption=RecaptionConfig(num_gate_pictures=16, quality=LENIENT),
+        vae=Trained(model=VaeConfig(), training=training(30)),
+        prompt_upsampler=Trained(model=PromptUpsamplerConfig(), training=training(30)),
+        latent_diffusion=Trained(
+            model=LatentDiffusionConfig(num_inference_steps=4), training=training(20, ema_decay=0.9)
+        ),
+        diffusion_decoder=Trained(
+            model=DiffusionDecoderConfig(num_inference_steps=4), training=training(20, ema_decay=0.9)
+        ),
+        consistency_decoder=Trained(model=ConsistencyDecoderConfig(), training=training(10)),
+        evaluation=EvaluationConfig(
+            num_prompts=16,
+            num_pictures=16,
+            num_inference_steps=4,
+            guidance_scale=3.0,
+            num_teacher_steps=4,
+            batch_size=16,
+            num_shown=8,
+        ),
+    )

@@ -1,0 +1,55 @@
+"""The recipe ``tiny``: the demo, minutes on two CPU cores."""
+
+from components.captioning.quality import QualityConfig
+from components.families.attribute_judge.config import JudgeConfig
+from components.families.captioner.config import CaptionerConfig
+from components.families.clip.config import ClipConfig
+from components.families.consistency_decoder.config import ConsistencyDecoderConfig
+from components.families.diffusion_decoder.config import DiffusionDecoderConfig
+from components.families.latent_diffusion.config import LatentDiffusionConfig
+from components.families.prompt_upsampler.config import PromptUpsamplerConfig
+from components.families.vae.config import VaeConfig
+from components.training.config import TrainingConfig
+
+from .recipe import DataConfig, EvaluationConfig, RecaptionConfig, Recipe, Trained
+
+LENIENT = QualityConfig()
+
+
+def tiny() -> Recipe:
+    """``make demo``: two cores."""
+
+    def training(num_steps: int, batch_size: int, learning_rate: float, **changes) -> TrainingConfig:
+        return TrainingConfig(
+            num_steps=num_steps,
+            batch_size=batch_size,
+            learning_rate=learning_rate,
+            num_warmup_steps=max(1, num_steps // 20),
+            **changes,
+        )
+
+    return Recipe(
+        name="tiny",
+        data=DataConfig(resolution=32),
+        evaluation_clip=Trained(
+            model=ClipConfig(text_kinds=("truth_dsc", "truth_ssc")), training=training(500, 128, 1e-3)
+        ),
+        attribute_judge=Trained(model=JudgeConfig(), training=training(700, 128, 2e-3)),
+        clip=Trained(model=ClipConfig(), training=training(500, 128, 1e-3)),
+        base_captioner=Trained(model=CaptionerConfig(contrastive_weight=0.1), training=training(400, 64, 2e-3)),
+        ssc_captioner=Trained(model=CaptionerConfig(text_kind="ssc_example"), training=training(300, 64, 2e-3)),
+        dsc_captioner=Trained(model=CaptionerConfig(text_kind="dsc_example"), training=training(500, 64, 2e-3)),
+        recaption=RecaptionConfig(),
+        vae=Trained(model=VaeConfig(), training=training(1000, 32, 2e-3)),
+        prompt_upsampler=Trained(model=PromptUpsamplerConfig(), training=training(600, 64, 2e-3)),
+        latent_diffusion=Trained(
+            model=LatentDiffusionConfig(), training=training(1000, 32, 2e-3, ema_decay=0.995, preview_every=250)
+        ),
+        diffusion_decoder=Trained(
+            model=DiffusionDecoderConfig(), training=training(450, 32, 2e-3, ema_decay=0.99)
+        ),
+        consistency_decoder=Trained(model=ConsistencyDecoderConfig(), training=training(200, 32, 5e-4)),
+        evaluation=EvaluationConfig(
+            num_prompts=300, num_pictures=500, num_inference_steps=16, guidance_scale=3.0
+        ),
+    )
