@@ -53,7 +53,7 @@ def _choose(ws: Workspace, candidates: Mapping[str, Record]) -> Made:
     metadata: dict[str, Any] = {}
     for kind, record in candidates.items():
         texts[kind] = load_kind(ws, kind).caption(rows.pixels, rows.keys)
-        quality = measure_quality(texts[kind], rows.pixels, scorer)
+        quality = measure_quality(texts[kind], rows.pixels, scorer, ws.recipe.recaption.quality)
         metadata |= {f"{kind}_{name}": value for name, value in quality.figures().items()}
         verdict = quality.verdict(ws.recipe.recaption.quality)
         if verdict:
@@ -118,7 +118,7 @@ def recaption(ws: Workspace, shards: Sequence[str]) -> Iterator[ShardResult]:
     )
 
     def assemble(part: Record, tables: list[pa.Table]) -> Made:
-        return _assemble(ws, part, pa.concat_tables(tables))
+        return _assemble(ws, part, tables)
 
     stage = ShardStage(
         asset="recaptioned",
@@ -131,10 +131,11 @@ def recaption(ws: Workspace, shards: Sequence[str]) -> Iterator[ShardResult]:
     yield from make_shards(ws, stage, shards)
 
 
-def _assemble(ws: Workspace, part: Record, table: pa.Table) -> Made:
+def _assemble(ws: Workspace, part: Record, tables: list[pa.Table]) -> Made:
     from components.captioning.recaption import shard_quality
 
-    quality = shard_quality(table)
+    quality = shard_quality(tables, ws.recipe.recaption.quality)
+    table = pa.concat_tables([piece.replace_schema_metadata(None) for piece in tables])
     path, digest = ws.lake.write_table(f"recaptioned/{part.shard}", table, schemas.RECAPTIONED)
     first = table.slice(0, 8).to_pylist()
     images = ws.lake.read_table(part.path, ["image"])["image"].slice(0, 8).to_pylist()
@@ -150,7 +151,9 @@ def _assemble(ws: Workspace, part: Record, table: pa.Table) -> Made:
             "dsc_captioner": first[0]["dsc_captioner"] if first else None,
             "samples": [{name: row[name] or "" for name in ("key", "caption", "ssc", "dsc")} for row in first],
         },
-        pictures={"samples": captioned_grid(np.stack(pixels), [row["dsc"] or "" for row in first], scale=1)} if first else {},
+        pictures={"samples": captioned_grid(np.stack(pixels), [row["dsc"] or "" for row in first], scale=1)}
+        if first
+        else {},
         verdict="; ".join(
             f"{kind}: {verdict}"
             for kind in KINDS
@@ -168,8 +171,8 @@ def build_training_set(ws: Workspace) -> Outcome:
     for entry, record in zip(images["shards"], records, strict=True):
         if record.verdict:
             raise UnfitParent(
-                f"recaptioned[{record.shard}] must not be trained on: {record.verdict}. Mend or roll back the captioner, "
-                "then materialize champion_captioners and recaptioned again"
+                f"recaptioned[{record.shard}] must not be trained on: {record.verdict}. Mend the captioner, then "
+                "materialize champion_captioners and recaptioned again"
             )
         if record.inputs.get("raw_pairs") != entry["data_version"]:
             raise UnfitParent(

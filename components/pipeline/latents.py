@@ -28,7 +28,7 @@ def encode(ws: Workspace, shards: Sequence[str]) -> Iterator[ShardResult]:
     data = ws.recipe.data
 
     def assemble(part: Record, tables: list[pa.Table]) -> Made:
-        table = pa.concat_tables(tables)
+        table = pa.concat_tables([piece.replace_schema_metadata(None) for piece in tables])
         path, digest = ws.lake.write_table(f"latents/{part.shard}", table, schemas.LATENTS)
         shape = [int(side) for side in tables[0].schema.metadata[SHAPE_METADATA].split(b",")]
         return Made(digest, path, num_rows=table.num_rows, metadata={"shape": shape, "vae": vae.registry})

@@ -38,7 +38,8 @@ def base() -> Recipe:
         name="base",
         data=DataConfig(resolution=64),
         evaluation_clip=Trained(
-            model=clip.model_copy(update={"text_kinds": ("truth_dsc", "truth_ssc")}), training=training(10_000, 512, 5e-4)
+            model=clip.model_copy(update={"text_kinds": ("truth_dsc", "truth_ssc")}),
+            training=training(10_000, 512, 5e-4),
         ),
         attribute_judge=Trained(model=JudgeConfig(), training=training(5_000, 256, 2e-3)),
         clip=Trained(model=clip, training=training(10_000, 512, 5e-4)),

@@ -1,6 +1,5 @@
 """The recipe ``tiny``: the demo, minutes on two CPU cores."""
 
-from components.captioning.quality import QualityConfig
 from components.families.attribute_judge.config import JudgeConfig
 from components.families.captioner.config import CaptionerConfig
 from components.families.clip.config import ClipConfig
@@ -12,8 +11,6 @@ from components.families.vae.config import VaeConfig
 from components.training.config import TrainingConfig
 
 from .recipe import DataConfig, EvaluationConfig, RecaptionConfig, Recipe, Trained
-
-LENIENT = QualityConfig()
 
 
 def tiny() -> Recipe:
@@ -45,11 +42,7 @@ def tiny() -> Recipe:
         latent_diffusion=Trained(
             model=LatentDiffusionConfig(), training=training(1000, 32, 2e-3, ema_decay=0.995, preview_every=250)
         ),
-        diffusion_decoder=Trained(
-            model=DiffusionDecoderConfig(), training=training(450, 32, 2e-3, ema_decay=0.99)
-        ),
+        diffusion_decoder=Trained(model=DiffusionDecoderConfig(), training=training(450, 32, 2e-3, ema_decay=0.99)),
         consistency_decoder=Trained(model=ConsistencyDecoderConfig(), training=training(200, 32, 5e-4)),
-        evaluation=EvaluationConfig(
-            num_prompts=300, num_pictures=500, num_inference_steps=16, guidance_scale=3.0
-        ),
+        evaluation=EvaluationConfig(num_prompts=300, num_pictures=500, num_inference_steps=16, guidance_scale=3.0),
     )

@@ -1,0 +1,145 @@
+"""Caption tests: a verdict for each caption, and one for all captions of a shard.
+
+What belongs here: what is wrong with a caption by its form, statistics over many, thresholds, the words of a verdict.
+What does not: whether a caption is true where truth is known (``evaluation.caption_accuracy``).
+
+The statistics of form are those for whose sake the DALL-E 3 report blends captions (Betker et al. 2023, section 3.1):
+letter case, final punctuation, length, leading articles.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from pydantic import Field
+
+from components.contracts import Frozen
+
+ARTICLE = re.compile(r"(?:a|an|the)\s", re.IGNORECASE)
+BOILERPLATE = re.compile(
+    r"(?:an?|the|this)\s+(?:image|picture|photo|photograph|illustration)\s+(?:of|shows|depicts|features)\b"
+    r"|(?:i['’]?m sorry|i cannot|i can['’]?t|as an ai|unable to (?:see|describe))",
+    re.IGNORECASE,
+)
+FINAL_PUNCTUATION = (".", "!", "?", "。")
+
+
+class QualityConfig(Frozen):
+    """When a caption, and when all captions of a shard, must not be trained on."""
+
+    max_words: int = Field(120, description="Longest caption in words.", gt=0)
+    max_rejected_fraction: float = Field(0.05, description="Share of rejected captions.", ge=0, le=1)
+    max_leading_article_fraction: float = Field(0.5, description="Share of captions that begin with a, an, the.")
+    max_final_punctuation_fraction: float = Field(1.0, description="Share of captions that end with punctuation.")
+    min_distinct: int = Field(8, description="Distinct captions, where a shard has at least eight times as many rows.")
+    min_mean_words: float = Field(1.0, description="Mean length in words.")
+    min_clip_margin: float = Field(
+        0.0, description="Mean CLIP score with the own picture less that with another row's picture, cosine x 100."
+    )
+
+
+def problem_of(caption: str, config: QualityConfig) -> str | None:
+    """Why one caption must not be trained on, or None."""
+    words = caption.split()
+    if not words:
+        return "empty"
+    if len(words) > config.max_words:
+        return f"too_long: {len(words)} words"
+    if BOILERPLATE.match(caption):
+        return "boilerplate"
+    loop = repeated_phrase(words)
+    return f"repetition: {loop!r}" if loop else None
+
+
+def repeated_phrase(words: Sequence[str]) -> str | None:
+    """A phrase of one to six words that stands three times in a row, or None."""
+    for size in range(1, 7):
+        for start in range(len(words) - 3 * size + 1):
+            phrase = words[start : start + size]
+            if phrase == words[start + size : start + 2 * size] == words[start + 2 * size : start + 3 * size]:
+                return " ".join(phrase)
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class ShardQuality:
+    """Statistics of one kind of caption over many rows. Shares are in [0, 1], scores are cosines x 100."""
+
+    num_rows: int
+    num_rejected: int
+    num_distinct: int
+    leading_article: float
+    lower_case: float
+    final_punctuation: float
+    mean_words: float
+    clip_score: float
+    shuffled_clip_score: float
+    first_problem: str | None = None
+
+    def figures(self) -> dict[str, float]:
+        """The statistics by name, for metadata."""
+        names = (
+            "leading_article",
+            "lower_case",
+            "final_punctuation",
+            "mean_words",
+            "clip_score",
+            "shuffled_clip_score",
+        )
+        return {
+            "rejected": self.num_rejected,
+            "distinct": self.num_distinct,
+            **{name: round(float(getattr(self, name)), 4) for name in names},
+        }
+
+    def verdict(self, config: QualityConfig) -> str | None:
+        """Why these captions must not be trained on, each reason with its figure and threshold; None where they may."""
+        return "; ".join(self._complaints(config)) or None
+
+    def _complaints(self, config: QualityConfig) -> Iterator[str]:
+        rejected = self.num_rejected / max(1, self.num_rows)
+        if rejected > config.max_rejected_fraction:
+            allowed = f"{config.max_rejected_fraction:.1%} are allowed"
+            yield f"{rejected:.1%} of the captions are rejected, {allowed} (the first: {self.first_problem})"
+        if self.leading_article > config.max_leading_article_fraction:
+            allowed = f"{config.max_leading_article_fraction:.1%} may"
+            yield f"{self.leading_article:.1%} of the captions begin with an article, {allowed}"
+        if self.final_punctuation > config.max_final_punctuation_fraction:
+            allowed = f"{config.max_final_punctuation_fraction:.1%} may"
+            yield f"{self.final_punctuation:.1%} of the captions end with punctuation, {allowed}"
+        if self.num_distinct < min(config.min_distinct, self.num_rows / 8):
+            yield f"only {self.num_distinct} distinct captions for {self.num_rows} pictures"
+        if self.mean_words < config.min_mean_words:
+            yield f"captions have {self.mean_words:.1f} words on average, at least {config.min_mean_words:.1f} are due"
+        margin = self.clip_score - self.shuffled_clip_score
+        if margin < config.min_clip_margin:
+            yield (
+                f"captions fit their own pictures by {margin:.2f} more than other pictures (CLIP score "
+                f"{self.clip_score:.2f} against {self.shuffled_clip_score:.2f}), at least {config.min_clip_margin:.2f} "
+                "is due"
+            )
+
+
+def quality_of(
+    captions: Sequence[str], scores: Sequence[float], shuffled_scores: Sequence[float], config: QualityConfig
+) -> ShardQuality:
+    """Statistics of captions, with their CLIP scores against the own picture and against another row's."""
+    problems = [problem_of(caption, config) for caption in captions]
+    found = [problem for problem in problems if problem]
+    return ShardQuality(
+        num_rows=len(captions),
+        num_rejected=len(found),
+        num_distinct=len(set(captions)),
+        leading_article=_share(ARTICLE.match(caption) is not None for caption in captions),
+        lower_case=_share(caption == caption.lower() for caption in captions),
+        final_punctuation=_share(caption.rstrip().endswith(FINAL_PUNCTUATION) for caption in captions),
+        mean_words=float(np.mean([len(caption.split()) for caption in captions] or [0])),
+        clip_score=float(np.mean(scores or [0.0])),
+        shuffled_clip_score=float(np.mean(shuffled_scores or [0.0])),
+        first_problem=found[0] if found else None,
+    )
+
+
+def _share(hits: Iterator[bool]) -> float:
+    return float(np.mean([*hits] or [False]))

@@ -1,0 +1,410 @@
+"""``evaluation_report``: sample from the trained models, measure everything, write the report, choose champions.
+
+What belongs here: which pictures and captions are made for the report, and whether a candidate becomes champion. What
+does not: metrics and their intervals, the wording of the verdict, the page (``components.evaluation``).
+"""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from components.contracts import ModelVersion, Rows
+from components.data.lake import Record
+from components.data.pictures import captioned_grid, grid
+
+from .rows import load_rows, subset
+from .train import STAGES
+from .workspace import Made, Outcome, Workspace, kind_of
+
+log = logging.getLogger(__name__)
+PROMPT_KINDS = ("short", "descriptive")
+
+
+def evaluate(ws: Workspace) -> Outcome:
+    """Measure the current versions of all models on held-out pictures and prompts, and write the report."""
+    parents = {name: ws.parent(name) for name in ("image_set", "training_set", "champion_captioners", *STAGES)}
+    inputs = {name: record.data_version for name, record in parents.items()}
+    settings = {"evaluation": ws.recipe.evaluation.model_dump(mode="json"), "fit": ws.recipe.data.fit}
+    return ws.materialize("evaluation_report", inputs, settings, lambda _: _Evaluation(ws, parents).run())
+
+
+@dataclass(frozen=True, slots=True)
+class Sampled:
+    """Pictures made for one kind of prompt, through both decoders: uint8 (N, H, W, 3)."""
+
+    prompts: Any  # evaluation.measurement.PromptSet
+    written: Sequence[str]  # what the model was asked: the prompts, or the upsampler's rewriting of them
+    is_upsampled: bool
+    pixels: Mapping[str, np.ndarray]
+
+
+class _Evaluation:
+    """One evaluation: the held-out rows, the judges and the models, loaded once."""
+
+    def __init__(self, ws: Workspace, parents: Mapping[str, Record]) -> None:
+        import torch
+
+        from components.diffusion.latent_decoder import load_decoder
+        from components.families.latent_diffusion.sample import load_pipeline
+        from components.families.vae.sample import load_vae
+
+        torch.set_num_threads(ws.recipe.latent_diffusion.training.num_threads)
+        self.ws, self.parents, self.config = ws, parents, ws.recipe.evaluation
+        rows = load_rows(ws, with_recaptions=True, with_latents=True, with_truth=True).evaluation
+        self.rows: Rows = subset(rows, np.arange(min(len(rows), self.config.num_pictures)))
+        self.judges, self.feature_extractor = self._judges()
+        self.pipeline = load_pipeline(ws.model_folder("latent_diffusion"))
+        self.vae = load_vae(ws.model_folder("vae"))
+        self.consistency = load_decoder(ws.model_folder("consistency_decoder"))
+        self.teacher = load_decoder(ws.model_folder("diffusion_decoder"))
+
+    def _judges(self) -> tuple[Any, str]:
+        from components.evaluation.measurement import Judges, Reference
+        from components.families.clip.sample import load_clip
+
+        clip = load_clip(self.ws.model_folder("evaluation_clip"))
+        if self.rows.scenes is None:
+            name = f"{self.parents['evaluation_clip'].registry} image embeddings"
+            reference = Reference.of(clip.image_embeds, self.rows.pixels)
+            return Judges(None, clip.image_embeds, clip.text_embeds, reference), name
+        from components.families.attribute_judge.sample import load_judge
+
+        judge = load_judge(self.ws.model_folder("attribute_judge"))
+        reference = Reference.of(judge.features, self.rows.pixels)
+        name = f"{self.parents['attribute_judge'].registry} features"
+        return Judges(judge.read, clip.image_embeds, clip.text_embeds, reference), name
+
+    def run(self) -> Made:
+        """All figures, the page, the promotion."""
+        from components.evaluation.figures import Report
+        from components.evaluation.measurement import evaluate_judge
+        from components.evaluation.verdict import verdict
+
+        samples = self.sample()
+        judge = evaluate_judge(self.judges, self.rows.pixels, self.rows.scenes) if self.rows.scenes else None
+        seconds, memory = self.costs()
+        decoded = self.decode()
+        report = Report(
+            dataset=self.ws.dataset.name,
+            recipe=self.ws.recipe.name,
+            atelier_version=version("atelier"),
+            git_commit=git_commit(),
+            seed=self.config.seed,
+            seconds=seconds,
+            peak_memory_gib=memory,
+            feature_extractor=self.feature_extractor,
+            judge=judge,
+            captions=self.caption_figures(),
+            generation=tuple(self.generation_figures(samples)),
+            decoder=self.decoder_figures(decoded, samples),
+            models=self.model_records(),
+        )
+        report = report.model_copy(update={"verdict": verdict(report)})
+        return self.keep(report, samples, decoded)
+
+    # ---------------------------------------------------------------------------------------------------- captions
+    def caption_figures(self) -> dict[str, Any]:
+        from components.data import scenes as world
+        from components.evaluation.intervals import Figure
+        from components.evaluation.measurement import evaluate_captions
+
+        figures = {}
+        for name, kind in (("raw", "caption"), ("ssc", "ssc"), ("dsc", "dsc")):
+            chosen = [i for i, text in enumerate(self.rows.texts[kind]) if text is not None]
+            rows = subset(self.rows, np.array(chosen, dtype=np.int64))
+            expected = None
+            if rows.scenes is not None:
+                write = world.ssc if kind == "ssc" else world.dsc
+                expected = [
+                    world.facts_of(scene) if kind != "ssc" else world.parse_facts(write(scene)) for scene in rows.scenes
+                ]
+            rate = self._captioning_rate() if name != "raw" else None
+            figures[name] = evaluate_captions(
+                [str(text) for text in rows.texts[kind]],
+                rows.pixels,
+                self.judges,
+                scenes=rows.scenes,
+                expected=expected,
+                images_per_second=Figure(rate[0], None, rate[1]) if rate else None,
+            )
+        return figures
+
+    def _captioning_rate(self) -> tuple[float, int] | None:
+        """Pictures a second, both captions and their scores written, over all shards' wall time."""
+        records = self.ws.lake.records("recaptioned").values()
+        seconds, num_rows = sum(r.seconds for r in records), sum(r.num_rows or 0 for r in records)
+        return (num_rows / seconds, num_rows) if seconds > 0 else None
+
+    # -------------------------------------------------------------------------------------------------- generation
+    def sample(self) -> list[Sampled]:
+        """Pictures for short prompts (as they are and upsampled) and for descriptive ones."""
+        upsample = self._upsampler()
+        sampled = []
+        for prompts in self.prompt_sets():
+            sampled.append(self._sampled(prompts, prompts.texts, is_upsampled=False))
+            if prompts.kind == "short" and upsample is not None:
+                sampled.append(self._sampled(prompts, upsample(prompts.texts), is_upsampled=True))
+        return sampled
+
+    def prompt_sets(self) -> list[Any]:
+        """Held-out prompts: from the truth where there is any, else the held-out pictures' own synthetic captions."""
+        from components.data import scenes as world
+        from components.evaluation.measurement import PromptSet
+
+        rows = subset(self.rows, np.arange(min(len(self.rows), self.config.num_prompts)))
+        if rows.scenes is None:
+            texts = {"short": rows.texts["ssc"], "descriptive": rows.texts["dsc"]}
+            return [PromptSet(kind, [text or "" for text in texts[kind]]) for kind in PROMPT_KINDS]
+        return [
+            PromptSet(
+                kind, world.prompts(kind, rows.scenes), [world.prompt_facts(kind, scene) for scene in rows.scenes]
+            )
+            for kind in PROMPT_KINDS
+        ]
+
+    def _upsampler(self) -> Any:
+        from components.families.prompt_upsampler.sample import load_upsampler
+
+        if self.ws.recipe.prompt_upsampler.model.pretrained:
+            return None  # a hub T5's encoder cannot rewrite prompts
+        return load_upsampler(self.ws.model_folder("prompt_upsampler"))
+
+    def _sampled(self, prompts: Any, written: Sequence[str], *, is_upsampled: bool) -> Sampled:
+        from components.diffusion.latent_decoder import decode_latents
+        from components.families.latent_diffusion.sample import generate_latents
+        from components.families.vae.sample import decode
+
+        config = self.config
+        log.info("sampling %d %s prompts%s", len(written), prompts.kind, " (upsampled)" if is_upsampled else "")
+        latents = generate_latents(
+            self.pipeline,
+            written,
+            [config.seed + i for i in range(len(written))],
+            num_inference_steps=config.num_inference_steps,
+            guidance_scale=config.guidance_scale,
+            batch_size=config.batch_size,
+        )
+        pixels = {
+            "vae": decode(self.vae, latents, batch_size=config.batch_size),
+            "consistency": decode_latents(self.consistency, latents, 2, seed=config.seed, batch_size=config.batch_size),
+        }
+        return Sampled(prompts, written, is_upsampled, pixels)
+
+    @property
+    def model_name(self) -> str:
+        """The blend that the model was trained on, for example ``dsc-95``."""
+        model = self.ws.recipe.latent_diffusion.model
+        return f"{model.synthetic_kind}-{round(100 * model.synthetic_fraction)}"
+
+    def generation_figures(self, samples: Sequence[Sampled]) -> list[Any]:
+        from components.evaluation.measurement import evaluate_generation
+
+        return [
+            evaluate_generation(
+                pixels,
+                sampled.prompts,
+                self.judges,
+                model=self.model_name,
+                decoder=decoder,
+                upsampled=sampled.is_upsampled,
+            )
+            for sampled in samples
+            for decoder, pixels in sampled.pixels.items()
+        ]
+
+    # ----------------------------------------------------------------------------------------------------- decoder
+    def decode(self) -> dict[str, tuple[int, np.ndarray]]:
+        """Held-out pictures, encoded and decoded again by each decoder; (steps, uint8 pixels) by its name."""
+        return {name: (steps, run(np.asarray(self.rows.latents))) for name, (steps, run) in self._decoders().items()}
+
+    def _decoders(self) -> dict[str, tuple[int, Any]]:
+        from components.diffusion.latent_decoder import decode_latents
+        from components.families.vae.sample import decode
+
+        seed, batch_size, many = self.config.seed, self.config.batch_size, self.config.num_teacher_steps
+
+        def diffused(decoder: Any, steps: int) -> Any:
+            return lambda latents: decode_latents(decoder, latents, steps, seed=seed, batch_size=batch_size)
+
+        return {
+            "vae": (1, lambda latents: decode(self.vae, latents, batch_size=batch_size)),
+            "teacher": (many, diffused(self.teacher, many)),
+            "teacher_2": (2, diffused(self.teacher, 2)),
+            "consistency": (2, diffused(self.consistency, 2)),
+        }
+
+    def decoder_figures(self, decoded: Mapping[str, tuple[int, np.ndarray]], samples: Sequence[Sampled]) -> Any:
+        from components.evaluation.latency import images_per_second
+        from components.evaluation.measurement import evaluate_decoded_generations, evaluate_decoder
+
+        descriptive = next(s for s in samples if s.prompts.kind == "descriptive")
+        decoders = self._decoders()
+        batch = np.asarray(self.rows.latents)[: self.config.batch_size]
+        figures = {}
+        for name, (steps, pixels) in decoded.items():
+            run = decoders[name][1]
+            generated = None
+            if name in descriptive.pixels:
+                generated = evaluate_decoded_generations(descriptive.pixels[name], descriptive.prompts, self.judges)
+            figures[name] = evaluate_decoder(
+                pixels,
+                self.rows.pixels,
+                self.judges,
+                num_inference_steps=steps,
+                scenes=self.rows.scenes,
+                images_per_second=images_per_second(
+                    lambda run=run: run(batch), len(batch), num_repeats=1 if steps > 2 else 6
+                ),
+                generated=generated,
+            )
+        return figures
+
+    # ------------------------------------------------------------------------------------------------------- lineage
+    def costs(self) -> tuple[dict[str, float], dict[str, float]]:
+        """Wall seconds and peak memory by asset, shards added up."""
+        seconds: dict[str, float] = {}
+        memory: dict[str, float] = {}
+        for asset in ("raw_pairs", "recaptioned", "latents", "text_encoder", *self.parents):
+            if kind_of(asset) == "table":
+                records = list(self.ws.lake.records(asset).values())
+            else:
+                records = [self.ws.parent(asset)]
+            seconds[asset] = round(sum(record.seconds for record in records), 2)
+            memory[asset] = max(record.peak_memory_gib for record in records)
+        return seconds, memory
+
+    def model_records(self) -> dict[str, Any]:
+        from components.evaluation.figures import ModelRecord
+
+        records = {name: self.ws.parent(name) for name in (*STAGES, "text_encoder")}
+        return {
+            name: ModelRecord(
+                registry=record.registry,
+                uri=self.ws.lake.uri(record.path),
+                parents=tuple(f"{parent}={value}" for parent, value in record.inputs.items()),
+            )
+            for name, record in records.items()
+            if record.registry
+        }
+
+    # ---------------------------------------------------------------------------------------------------- the report
+    def keep(self, report: Any, samples: Sequence[Sampled], decoded: Mapping[str, tuple[int, np.ndarray]]) -> Made:
+        from components.evaluation.report import render_html
+
+        page = render_html(report, self.examples(samples, decoded))
+        place = self.ws.lake.place("evaluation_report", "report")
+        content = {"index.html": page.encode(), "report.json": report.to_json().encode()}
+        with tempfile.TemporaryDirectory() as temporary:
+            for name, data in content.items():
+                (Path(temporary) / name).write_bytes(data)
+            digest = self.ws.lake.add_folder(place, Path(temporary))
+        for name, data in content.items():
+            self.ws.lake.write_bytes(f"{place}/latest/{name}", data)
+        score = self._score(report)
+        promoted = self.promote(score)
+        run = self.ws.tracker.start(
+            self.ws.registry_name("evaluation_report"),
+            self.config.model_dump(mode="json"),
+            {**self.ws.run_tags, "asset": "evaluation_report", "recipe": self.ws.recipe.name},
+        )
+        run.log_metrics(report.metrics())
+        run.log_text(page, "index.html")
+        self.ws.tracker.finish(run)
+        return Made(
+            data_version=digest,
+            path=f"{place}/{digest}",
+            metadata={
+                "verdict_in_words": " ".join(report.verdict),
+                "promoted": promoted,
+                "score": score,
+                "html": self.ws.lake.uri(f"{place}/latest/index.html"),
+                "figures": {name: round(value, 5) for name, value in report.metrics().items()},
+                "mlflow_run": run.run_id,
+            },
+            pictures=self.pictures(samples, decoded),
+        )
+
+    def examples(self, samples: Sequence[Sampled], decoded: Mapping[str, tuple[int, np.ndarray]]) -> Any:
+        """What the page shows: captions, the same prompts through both decoders, decoded pictures enlarged, losses."""
+        from components.evaluation.report import CaptionExample, Examples, Gallery
+
+        shown = self.config.num_shown
+        kinds = {"raw": "caption", "ssc": "ssc", "dsc": "dsc"}
+        return Examples(
+            captions=[
+                CaptionExample(
+                    self.rows.pixels[i], {name: self.rows.texts[kind][i] or "" for name, kind in kinds.items()}
+                )
+                for i in range(min(shown, len(self.rows)))
+            ],
+            generation=[
+                Gallery(
+                    f"{sampled.prompts.kind} prompts{', upsampled' if sampled.is_upsampled else ''}",
+                    sampled.written[:shown],
+                    {f"{self.model_name}, {name}": pixels[:shown] for name, pixels in sampled.pixels.items()},
+                )
+                for sampled in samples
+            ],
+            decoder=Gallery(
+                "Held-out pictures, encoded and decoded",
+                [self.rows.texts["caption"][i] or "" for i in range(min(6, len(self.rows)))],
+                {"original": self.rows.pixels[:6], **{name: pixels[:6] for name, (_, pixels) in decoded.items()}},
+            ),
+            plots=self._loss_plots(),
+        )
+
+    def _loss_plots(self) -> dict[str, Any]:
+        from components.evaluation.plots import loss_curves
+
+        histories = {name: self.parents[name].metadata.get("losses") or [] for name in ("latent_diffusion", "vae")}
+        return {f"{name}: losses": loss_curves(history) for name, history in histories.items() if len(history) > 1}
+
+    def pictures(self, samples: Sequence[Sampled], decoded: Mapping[str, tuple[int, np.ndarray]]) -> dict[str, Any]:
+        """Grids for the asset's page in the Dagster UI."""
+        descriptive = next(s for s in samples if s.prompts.kind == "descriptive")
+        shown = min(8, len(descriptive.written))
+        stacked = np.concatenate([self.rows.pixels[:8], *(pixels[:8] for _, pixels in decoded.values())])
+        return {
+            "generated": captioned_grid(descriptive.pixels["vae"][:shown], descriptive.written[:shown]),
+            "decoded": grid(stacked, columns=min(8, len(self.rows)), scale=3),
+        }
+
+    @staticmethod
+    def _score(report: Any) -> list[float] | None:
+        """CLIP score of descriptive prompts through the plain decoder, with its interval: what decides on champions."""
+        rows = [one for one in report.generation if one.prompts == "descriptive" and one.decoder == "vae"]
+        figure = rows[0].clip_score if rows else None
+        return [figure.value, *(figure.ci95 or (figure.value, figure.value))] if figure else None
+
+    def promote(self, score: Sequence[float] | None) -> bool:
+        """Make the evaluated models champions, unless the last report's champion is clearly above them."""
+        last = self.ws.lake.record("evaluation_report", "report")
+        held = last.metadata.get("score") if last and last.metadata.get("promoted") else None
+        if held and score and held[1] > score[2]:
+            log.warning(
+                "latent_diffusion stays a candidate: its CLIP score %.1f lies clearly below the champion's %.1f",
+                score[0], held[0],
+            )  # fmt: skip
+            return False
+        for asset in (name for name in ("latent_diffusion", "consistency_decoder") if self.parents[name].registry):
+            record = self.parents[asset]
+            name, number = str(record.registry).rsplit("/", 1)
+            self.ws.tracker.set_alias(ModelVersion(name, number, self.ws.lake.uri(record.path)), "champion")
+        return True
+
+
+def git_commit() -> str | None:
+    """The checkout's commit, or None outside of one."""
+    done = subprocess.run(
+        ["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True, check=False
+    )
+    return done.stdout.strip() or None
