@@ -1,0 +1,102 @@
+"""A measured number with its 95 % interval and the number of samples it stands on.
+
+What belongs here: how intervals are computed. What does not: what is measured.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+Z95 = 1.959963984540054  # two-sided 95 % quantile of the standard normal
+_NUM_RESAMPLES = 2_000
+_NUM_BLOCKS = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """A value, its 95 % interval (None where none can be given) and how many samples it stands on."""
+
+    value: float
+    ci95: tuple[float, float] | None
+    num_samples: int
+
+
+def share(hits: Sequence[bool] | np.ndarray) -> Figure | None:
+    """The share of true values, with Wilson's score interval (Wilson 1927); None for no samples."""
+    hits = np.asarray(hits, dtype=bool)
+    if not hits.size:
+        return None
+    value = float(hits.mean())
+    return Figure(value, _wilson(value, hits.size), int(hits.size))
+
+
+def clustered_share(hits: Sequence[int] | np.ndarray, totals: Sequence[int] | np.ndarray) -> Figure | None:
+    """The share ``sum(hits) / sum(totals)`` where the trials within one picture depend on each other.
+
+    ``hits``, ``totals``: counts per picture, (N,). Wilson's interval over the effective number of trials: the trials
+    divided by the design effect, i.e. the ratio estimator's variance over that of independent trials (Korn and Graubard
+    1998). Where every trial has the same outcome the effect cannot be seen and pictures are counted instead of trials.
+    ``num_samples`` is the number of trials; None where there are none.
+    """
+    hits, totals = np.asarray(hits, dtype=np.float64), np.asarray(totals, dtype=np.float64)
+    hits, totals = hits[totals > 0], totals[totals > 0]
+    num_trials, num_clusters = totals.sum(), len(totals)
+    if not num_clusters:
+        return None
+    value = float(hits.sum() / num_trials)
+    effective = float(num_clusters)
+    if 0 < value < 1 and num_clusters > 1:
+        residuals = hits - value * totals
+        variance = num_clusters / (num_clusters - 1) * float(residuals @ residuals) / num_trials**2
+        independent = value * (1 - value) / num_trials
+        effective = float(num_trials / max(1.0, variance / independent))
+    return Figure(value, _wilson(value, effective), int(num_trials))
+
+
+def mean(values: Sequence[float] | np.ndarray, seed: int = 0) -> Figure | None:
+    """The mean, with a percentile bootstrap interval (2,000 resamples, seeded); None for no samples."""
+    values = np.asarray(values, dtype=np.float64)
+    if not values.size:
+        return None
+    value = float(values.mean())
+    if values.size == 1:
+        return Figure(value, None, 1)
+    rng = np.random.default_rng(seed)
+    means = [values[rng.integers(0, values.size, values.size)].mean() for _ in range(_NUM_RESAMPLES)]
+    low, high = np.quantile(means, [0.025, 0.975])
+    return Figure(value, (float(low), float(high)), int(values.size))
+
+
+def jackknife(
+    statistic: Callable[[np.ndarray, np.ndarray], float], num_first: int, num_second: int
+) -> tuple[float, float]:
+    """A 95 % interval of a statistic of two whole samples, from leaving out one block of rows of each at a time.
+
+    ``statistic`` takes which rows of either sample stay, bool (num_first,) and (num_second,). For distances between
+    samples, whose bootstrap is biased because it repeats rows. Up to 20 interleaved blocks of each sample; the
+    variances add up (grouped jackknife, Efron and Stein 1981).
+    """
+    everything, others = np.ones(num_first, dtype=bool), np.ones(num_second, dtype=bool)
+    value = statistic(everything, others)
+    variance = _block_variance(lambda kept: statistic(kept, others), num_first)
+    variance += _block_variance(lambda kept: statistic(everything, kept), num_second)
+    half = Z95 * math.sqrt(variance)
+    return value - half, value + half
+
+
+def _block_variance(statistic: Callable[[np.ndarray], float], num_rows: int) -> float:
+    num_blocks = min(_NUM_BLOCKS, num_rows)
+    block = np.arange(num_rows) % num_blocks
+    values = np.array([statistic(block != left_out) for left_out in range(num_blocks)])
+    return float((num_blocks - 1) / num_blocks * ((values - values.mean()) ** 2).sum())
+
+
+def _wilson(value: float, num_trials: float) -> tuple[float, float]:
+    shrink = 1 + Z95**2 / num_trials
+    centre = (value + Z95**2 / (2 * num_trials)) / shrink
+    half = Z95 / shrink * math.sqrt(value * (1 - value) / num_trials + Z95**2 / (4 * num_trials**2))
+    low = 0.0 if value == 0 else max(0.0, centre - half)
+    high = 1.0 if value == 1 else min(1.0, centre + half)
+    return low, high

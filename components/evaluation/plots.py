@@ -1,0 +1,90 @@
+"""Curves and bars as pictures, for the Dagster UI and MLflow.
+
+What belongs here: drawing with matplotlib's Agg canvas, without its global state. What does not: grids of pictures
+(``components.data.pictures``) and the report's page, which draws its own bars.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image
+
+from .intervals import Figure
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure as Sheet
+
+_INK, _GRID, _COLOR = "#33363b", "#d9dce1", "#3563c9"
+_MAX_PANELS = 9
+
+
+def loss_curves(history: Sequence[tuple[int, Mapping[str, float]]]) -> Image.Image:
+    """Every logged scalar over steps, one panel each (losses first, nine at most).
+
+    ``history``: (step, scalars) as the training loop yields them.
+    """
+    names = sorted({name for _, scalars in history for name in scalars}, key=_importance)[:_MAX_PANELS]
+    if not names:
+        raise ValueError("history holds no scalars; pass the steps for which the loop logged some")
+    columns = min(3, len(names))
+    num_rows = math.ceil(len(names) / columns)
+    sheet = _sheet(4.0 * columns, 2.4 * num_rows)
+    for number, name in enumerate(names, start=1):
+        axes = sheet.add_subplot(num_rows, columns, number)
+        points = [(step, scalars[name]) for step, scalars in history if name in scalars]
+        steps, values = [step for step, _ in points], [value for _, value in points]
+        axes.plot(steps, values, color=_COLOR, linewidth=1.4)
+        if min(values) > 0 and max(values) > 20 * min(values):
+            axes.set_yscale("log")
+        axes.set_title(name, fontsize=9, color=_INK, loc="left")
+        _quiet(axes)
+    return _picture(sheet)
+
+
+def interval_bars(figures: Mapping[str, Figure], title: str, unit: str = "") -> Image.Image:
+    """One horizontal bar per name, with its value and, as a line, its 95 % interval."""
+    if not figures:
+        raise ValueError(f"{title}: no figures to draw")
+    sheet = _sheet(7.2, 0.9 + 0.38 * len(figures))
+    axes = sheet.add_subplot(1, 1, 1)
+    for position, figure in enumerate(figures.values()):
+        axes.barh(position, figure.value, height=0.62, color=_COLOR, alpha=0.85)
+        low, high = figure.ci95 or (figure.value, figure.value)
+        axes.plot([low, high], [position, position], color=_INK, linewidth=1.6)
+        axes.text(max(high, figure.value), position, f"  {figure.value:.3g}{unit}", va="center", fontsize=8, color=_INK)
+    axes.set_yticks(range(len(figures)), list(figures), fontsize=8)
+    axes.invert_yaxis()
+    axes.margins(x=0.12)
+    axes.set_title(f"{title} (lines: 95 % intervals)", fontsize=9, color=_INK, loc="left")
+    _quiet(axes)
+    return _picture(sheet)
+
+
+def _importance(name: str) -> tuple[int, str]:
+    return (0 if name.endswith("/loss") else 2 if name.endswith("grad_norm") else 1), name
+
+
+def _sheet(width: float, height: float) -> Sheet:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure as Sheet
+
+    sheet = Sheet(figsize=(width, height), dpi=110, layout="constrained", facecolor="white")
+    FigureCanvasAgg(sheet)
+    return sheet
+
+
+def _quiet(axes: Axes) -> None:
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.tick_params(labelsize=8, colors=_INK)
+    axes.grid(color=_GRID, linewidth=0.6)
+    axes.set_axisbelow(True)
+
+
+def _picture(sheet: Sheet) -> Image.Image:
+    sheet.canvas.draw()
+    return Image.fromarray(np.asarray(sheet.canvas.buffer_rgba())).convert("RGB")  # type: ignore[attr-defined]

@@ -1,0 +1,161 @@
+"""The report in a few plain sentences, computed from its figures and nothing else.
+
+What belongs here: which figures are compared, and in which words. What does not: the figures.
+"""
+
+from collections.abc import Iterator, Sequence
+
+from .figures import CaptionFigures, DecoderFigures, GenerationFigures, Report
+from .intervals import Figure
+
+RAW, ORACLE, MAIN = "raw", "oracle", "dsc-95"
+
+
+def verdict(report: Report) -> tuple[str, ...]:
+    """Sentences on captions, prompt following, decoder and judge; those without figures are left out."""
+    return (
+        *_on_captions(report.captions),
+        *_on_generation(report.generation),
+        *_on_upsampling(report.generation),
+        *_on_decoder(report.decoder),
+        *_on_judge(report),
+    )
+
+
+def percent(figure: Figure) -> str:
+    """A share as ``99.1 %``."""
+    return f"{100 * figure.value:.1f} %"
+
+
+def compared(ours: Figure, theirs: Figure) -> str:
+    """``clearly above``, ``clearly below`` or ``not clearly different``: whether the 95 % intervals are apart."""
+    if ours.ci95 is None or theirs.ci95 is None:
+        return "not comparable (no interval)"
+    if ours.ci95[0] > theirs.ci95[1]:
+        return "clearly above"
+    return "clearly below" if ours.ci95[1] < theirs.ci95[0] else "not clearly different"
+
+
+def main_model(generation: Sequence[GenerationFigures]) -> str:
+    """The arm that the verdict speaks of: dsc-95, else the first that is neither raw nor the oracle, else the first."""
+    models = list(dict.fromkeys(one.model for one in generation))
+    others = [model for model in models if model not in (RAW, ORACLE)]
+    if MAIN in models:
+        return MAIN
+    return next(iter([*others, *models]), MAIN)
+
+
+def _on_captions(captions: dict[str, CaptionFigures]) -> Iterator[str]:
+    raw = captions.get(RAW)
+    for kind in ("dsc", "ssc"):
+        ours = captions.get(kind)
+        if ours is None:
+            continue
+        if ours.attribute_accuracy and ours.hallucination_rate:
+            subject = "of a picture's attributes" if kind == "dsc" else "of the main subject's attributes"
+            sentence = f"{kind.upper()} captions state {percent(ours.attribute_accuracy)} {subject} rightly"
+            if kind == "dsc" and raw and raw.attribute_accuracy:
+                sentence += f", against {percent(raw.attribute_accuracy)} in the raw captions"
+            sentence += f"; {percent(ours.hallucination_rate)} of what they state is wrong"
+            if kind == "dsc" and raw and raw.hallucination_rate:
+                sentence += f" (raw: {percent(raw.hallucination_rate)})"
+            yield sentence + "."
+        elif ours.mean_words:
+            sentence = f"{kind.upper()} captions have {ours.mean_words.value:.1f} words on average"
+            if raw and raw.mean_words:
+                sentence += f" (raw: {raw.mean_words.value:.1f})"
+            if ours.clip_score and raw and raw.clip_score:
+                sentence += (
+                    f"; their CLIP score is {ours.clip_score.value:.1f} against {raw.clip_score.value:.1f}"
+                    f" ({compared(ours.clip_score, raw.clip_score)})"
+                )
+            yield sentence + "."
+
+
+def _on_generation(generation: Sequence[GenerationFigures]) -> Iterator[str]:
+    for prompts in dict.fromkeys(figures.prompts for figures in generation):
+        rows = [one for one in generation if one.prompts == prompts and not one.upsampled]
+        by_model = {one.model: one for one in _first_decoder(rows)}
+        if (main := main_model(generation)) in by_model:
+            yield from _on_model(prompts, main, by_model[main], by_model.get(RAW) if main != RAW else None)
+
+
+def _on_model(prompts: str, model: str, ours: GenerationFigures, raw: GenerationFigures | None) -> Iterator[str]:
+    if ours.object_accuracy and ours.scene_accuracy:
+        sentence = (
+            f"On {prompts} prompts, {model} draws {percent(ours.object_accuracy)} of the stated objects rightly and "
+            f"{percent(ours.scene_accuracy)} of the pictures hold every stated fact"
+        )
+        if raw and raw.object_accuracy and raw.scene_accuracy:
+            sentence += (
+                f"; the model trained on raw captions draws {percent(raw.object_accuracy)} and "
+                f"{percent(raw.scene_accuracy)} "
+                f"(objects: {model} {compared(ours.object_accuracy, raw.object_accuracy)})"
+            )
+        yield sentence + "."
+    elif ours.clip_score:
+        sentence = f"On {prompts} prompts, the CLIP score of {model} is {ours.clip_score.value:.1f}"
+        if ours.retrieval_at_1:
+            sentence += f" and {percent(ours.retrieval_at_1)} of its pictures are nearest to their own prompt"
+        if raw and raw.clip_score:
+            sentence += (
+                f"; the model trained on raw captions has {raw.clip_score.value:.1f} "
+                f"({model} {compared(ours.clip_score, raw.clip_score)})"
+            )
+        yield sentence + "."
+
+
+def _on_upsampling(generation: Sequence[GenerationFigures]) -> Iterator[str]:
+    main = main_model(generation)
+    for ours in _first_decoder([one for one in generation if one.upsampled and one.model == main]):
+        plain = [
+            one
+            for one in generation
+            if not one.upsampled and (one.model, one.prompts, one.decoder) == (ours.model, ours.prompts, ours.decoder)
+        ]
+        if not plain:
+            continue
+        for name, words in (("object_accuracy", "objects drawn rightly"), ("clip_score", "CLIP score")):
+            after, before = getattr(ours, name), getattr(plain[0], name)
+            if after and before:
+                shown = [percent(one) if name == "object_accuracy" else f"{one.value:.1f}" for one in (before, after)]
+                yield (
+                    f"Rewriting {ours.prompts} prompts with the upsampler moves {ours.model}'s {words} from {shown[0]} "
+                    f"to {shown[1]} ({compared(after, before)})."
+                )
+                break
+
+
+def _on_decoder(decoder: dict[str, DecoderFigures]) -> Iterator[str]:
+    ours, vae = decoder.get("consistency"), decoder.get("vae")
+    if ours is None or vae is None or not (ours.detail_ratio and vae.detail_ratio):
+        return
+    sentence = (
+        f"The consistency decoder, in {ours.num_inference_steps} steps, keeps {percent(ours.detail_ratio)} of a "
+        f"picture's fine detail (VAE: {percent(vae.detail_ratio)})"
+    )
+    if ours.fid and vae.fid:
+        sentence += f" at FID {ours.fid.value:.2f} (VAE: {vae.fid.value:.2f})"
+    if ours.psnr and vae.psnr:
+        sentence += f" and {ours.psnr.value:.1f} dB (VAE: {vae.psnr.value:.1f} dB)"
+    if ours.images_per_second:
+        sentence += f", {ours.images_per_second.value:,.0f} pictures a second"
+    yield sentence + "."
+
+
+def _on_judge(report: Report) -> Iterator[str]:
+    if report.judge and report.judge.scene_accuracy:
+        figure = report.judge.scene_accuracy
+        yield (
+            f"The judge behind these figures reads {percent(figure)} of {figure.num_samples:,} held-out real pictures "
+            "without a mistake."
+        )
+
+
+def _first_decoder(rows: Sequence[GenerationFigures]) -> Iterator[GenerationFigures]:
+    """One row per model and prompt kind: the one through the decoder that is listed first."""
+    seen: set[tuple[str, str]] = set()
+    for one in rows:
+        if (one.model, one.prompts) not in seen:
+            seen.add((one.model, one.prompts))
+            yield one
