@@ -99,8 +99,7 @@ def recaption(ws: Workspace, shards: Sequence[str]) -> Iterator[ShardResult]:
     versions = {"champion_captioners": digest_of(champions), "clip": clip.data_version}
     from components.captioning.recaption import CaptionWorker
 
-    factory = partial(
-        CaptionWorker,
+    factory = CaptionWorker(
         captioners={
             kind: partial(
                 _load_captioner,

@@ -138,6 +138,7 @@ def fit_model(gang: Gang, config: Mapping[str, Any]) -> Mapping[str, Any]:
     from components.training.checkpoint import CheckpointFolder
     from components.training.loop import Trainer
 
+    silence_libraries()
     ws, asset = open_workspace(config["workspace"]), config["asset"]
     section = section_of(ws, asset)
     torch.set_num_threads(section.training.num_threads)
@@ -155,6 +156,15 @@ def fit_model(gang: Gang, config: Mapping[str, Any]) -> Mapping[str, Any]:
     result = _keep(ws, asset, trainer, run, history)
     checkpoints.clear()
     return {**result, "num_rows": family.num_rows, "rows_per_second": round(last.rows_per_second, 1) if last else 0.0}
+
+
+def silence_libraries() -> None:
+    """Turn off the progress bars of loading and saving; the loop says how far it is."""
+    from diffusers.utils import logging as diffusers_logging
+    from transformers.utils import logging as transformers_logging
+
+    diffusers_logging.disable_progress_bar()
+    transformers_logging.disable_progress_bar()
 
 
 def family_rows(ws: Workspace, asset: str) -> SplitRows:
