@@ -63,7 +63,7 @@ def read_geneval(uri: str) -> list[Prompt]:
         if missing:
             raise UnreadablePrompts(f"{path}:{number}: lacks {', '.join(sorted(missing))}")
         demands = {name: row[name] for name in ("include", "exclude") if name in row}
-        prompts.append(Prompt(row["prompt"], "geneval", row["tag"], demands))
+        prompts.append(Prompt(row["prompt"].strip(), "geneval", row["tag"], demands))
     return prompts
 
 
@@ -99,7 +99,7 @@ def read_parti(uri: str) -> list[Prompt]:
     for row in rows:
         if not row["Prompt"] or not row["Category"]:
             raise UnreadablePrompts(f"{path}:{rows.line_num}: lacks Prompt or Category")
-        prompts.append(Prompt(row["Prompt"], "parti", row["Category"], {"challenge": row["Challenge"]}))
+        prompts.append(Prompt(row["Prompt"].strip(), "parti", row["Category"], {"challenge": row["Challenge"]}))
     return prompts
 
 

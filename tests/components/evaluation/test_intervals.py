@@ -1,0 +1,77 @@
+import numpy as np
+import pytest
+
+from components.evaluation.intervals import Figure, clustered_share, jackknife, mean, share
+
+
+def test_wilsons_interval_has_its_published_value() -> None:
+    figure = share([True] * 81 + [False] * 182)  # Newcombe 1998, table I: 81 of 263
+    assert figure is not None
+    assert figure.value == pytest.approx(0.3080, abs=1e-4)
+    assert figure.ci95 == pytest.approx((0.2553, 0.3662), abs=1e-4)
+    assert figure.num_samples == 263
+
+
+def test_a_share_without_a_single_miss_is_still_uncertain() -> None:
+    figure = share([True] * 20)
+    assert figure is not None
+    assert figure.ci95 is not None
+    assert figure.ci95[0] == pytest.approx(0.8389, abs=1e-3)
+    assert figure.ci95[1] == 1
+
+
+def test_nothing_measured_is_no_figure() -> None:
+    assert share([]) is None
+    assert mean([]) is None
+    assert clustered_share([], []) is None
+    assert clustered_share([0, 0], [0, 0]) is None
+
+
+def test_independent_trials_have_the_interval_of_a_plain_share() -> None:
+    hits = np.random.default_rng(0).random(500) < 0.3
+    clustered, plain = clustered_share(hits, np.ones(500)), share(hits)
+    assert clustered is not None
+    assert plain is not None
+    assert clustered.value == plain.value
+    assert clustered.ci95 == pytest.approx(plain.ci95, abs=1e-3)
+
+
+def test_trials_that_all_agree_within_a_picture_count_once() -> None:
+    hits = 3 * (np.random.default_rng(0).random(200) < 0.4)
+    clustered, plain = clustered_share(hits, np.full(200, 3)), share(hits > 0)
+    assert clustered is not None
+    assert plain is not None
+    assert clustered.ci95 == pytest.approx(plain.ci95, abs=2e-3)
+    assert clustered.num_samples == 600
+
+
+def test_clustered_intervals_cover_the_truth() -> None:
+    rng = np.random.default_rng(0)
+    covered = 0
+    for _ in range(400):
+        totals = rng.integers(1, 4, 120)
+        chances = rng.beta(4, 2, 120)  # pictures differ, mean 2/3
+        figure = clustered_share(rng.binomial(totals, chances), totals)
+        assert figure is not None
+        assert figure.ci95 is not None
+        covered += figure.ci95[0] <= 2 / 3 <= figure.ci95[1]
+    assert 0.92 <= covered / 400 <= 0.98
+
+
+def test_the_bootstrap_is_near_the_normal_interval_and_repeats_itself() -> None:
+    values = np.random.default_rng(1).normal(5, 2, 400)
+    figure = mean(values)
+    assert figure is not None
+    half = 1.96 * values.std(ddof=1) / 20
+    assert figure.ci95 == pytest.approx((values.mean() - half, values.mean() + half), abs=0.03)
+    assert mean(values) == figure
+    assert mean([3.0]) == Figure(3.0, None, 1)
+
+
+def test_the_jackknife_of_a_difference_of_means_is_its_standard_error() -> None:
+    rng = np.random.default_rng(2)
+    first, second = rng.normal(0, 1, 2000), rng.normal(0, 3, 2000)
+    low, high = jackknife(lambda kept, others: first[kept].mean() - second[others].mean(), 2000, 2000)
+    expected = 1.96 * np.sqrt(1 / 2000 + 9 / 2000)
+    assert (high - low) / 2 == pytest.approx(expected, rel=0.35)  # 20 blocks: the error's own error is about 16 %
+    assert (high + low) / 2 == pytest.approx(first.mean() - second.mean())
