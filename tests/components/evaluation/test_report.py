@@ -239,8 +239,8 @@ def test_without_truth_the_verdict_speaks_of_clip_scores() -> None:
     )
     assert verdict(report) == (
         "DSC captions have 12.0 words on average (raw: 3.0); their CLIP score is 31.0 against 25.0 (clearly above).",
-        "On short prompts, the CLIP score of ssc-95 is 20.0 and 40.0 % of its pictures are nearest to their own prompt; "
-        "the model trained on raw captions has 30.0 (ssc-95 clearly below).",
+        "On short prompts, the CLIP score of ssc-95 is 20.0 and 40.0 % of its pictures are nearest to their own prompt"
+        "; the model trained on raw captions has 30.0 (ssc-95 clearly below).",
     )
 
 
