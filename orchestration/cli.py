@@ -122,11 +122,9 @@ def _demo(parsed: argparse.Namespace) -> int:
         done = run_jobs(target, jobs)
     else:
         head = start_head(num_cpus=max(2, os.cpu_count() or 1), object_store_mb=256)
-        os.environ["RAY_ADDRESS"] = head.address
         try:
-            done = run_jobs(target, jobs)
+            done = run_jobs(target, jobs, environment=head.environment)
         finally:
-            del os.environ["RAY_ADDRESS"]
             head.stop()
     seconds = time.perf_counter() - started
     failed = [job.name for job in jobs if not done.get(job.name)]

@@ -101,10 +101,16 @@ def _shard_range(target: Target, instance: dg.DagsterInstance) -> dict[str, str]
     return {"dagster/asset_partition_range_start": names[0], "dagster/asset_partition_range_end": names[-1]}
 
 
-def run_jobs(target: Target, jobs: Sequence[NamedJob], *, side_by_side: int = 2) -> dict[str, bool]:
+def run_jobs(
+    target: Target,
+    jobs: Sequence[NamedJob],
+    *,
+    side_by_side: int = 2,
+    environment: Mapping[str, str] | None = None,
+) -> dict[str, bool]:
     """Run jobs in processes of their own as soon as what they wait for has succeeded; whether each succeeded.
 
-    Jobs whose parents failed are left out of the result.
+    Jobs whose parents failed are left out of the result. ``environment`` is added to the processes' own.
     """
     wanted = {job.name for job in jobs}
     waiting = list(jobs)
@@ -115,7 +121,7 @@ def run_jobs(target: Target, jobs: Sequence[NamedJob], *, side_by_side: int = 2)
         ready = [job for job in waiting if all(done.get(name) for name in job.after if name in wanted)]
         for job in ready[: side_by_side - len(running)]:
             waiting.remove(job)
-            running[job.name] = _start(target, job.name, lock)
+            running[job.name] = _start(target, job.name, lock, environment or {})
         if not running:
             break
         finished = next((name for name, process in running.items() if process.poll() is not None), None)
@@ -126,9 +132,9 @@ def run_jobs(target: Target, jobs: Sequence[NamedJob], *, side_by_side: int = 2)
     return done
 
 
-def _start(target: Target, name: str, lock: threading.Lock) -> subprocess.Popen:
+def _start(target: Target, name: str, lock: threading.Lock, added: Mapping[str, str]) -> subprocess.Popen:
     """Start one job; its lines go to the terminal under the job's name, all of its output to a log file."""
-    environment = {**os.environ, "OMP_WAIT_POLICY": "passive", "PYTHONUNBUFFERED": "1"}
+    environment = {**os.environ, **added, "OMP_WAIT_POLICY": "passive", "PYTHONUNBUFFERED": "1"}
     environment.setdefault("OMP_NUM_THREADS", "1")
     process = subprocess.Popen(
         [sys.executable, "-m", "orchestration.cli", "run", name, *target.arguments()],
