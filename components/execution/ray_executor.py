@@ -20,7 +20,7 @@ import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -33,13 +33,14 @@ from components.execution.local_executor import require_here, torch_threads
 
 logger = logging.getLogger(__name__)
 
-# A laptop's training of seconds must not wait seconds for Ray Train's controller; nothing of ours reads its metrics;
-# workers keep the caller's working folder. What the user has set stays.
+# A laptop's training of seconds must not wait seconds for Ray Train's controller; nothing of ours reads its metrics or
+# asks it about nodes that are taken away; workers keep the caller's working folder. What the user has set stays.
 _TRAIN_ENVIRONMENT = {
     "RAY_TRAIN_V2_ENABLED": "1",
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
     "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "1800",
     "RAY_TRAIN_METRICS_ENABLED": "0",
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
 }
 _LOCAL = "local"
@@ -288,6 +289,7 @@ def _train(
 ) -> Mapping[str, Any]:
     """One run of Ray Train; ``num_workers`` 0 is its local mode, in this process."""
     import ray
+    from ray.exceptions import GetTimeoutError, RayActorError
     from ray.train import (
         ControllerError,
         FailureConfig,
@@ -301,16 +303,27 @@ def _train(
     from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError
 
     class Trainer(TorchTrainer):
-        """Leaves SIGINT to the caller, as Ray's own handler ends the process with status 0."""
+        """Leaves SIGINT to the caller, as Ray's own handler ends the process with status 0.
+
+        And does without the watcher of placement groups: it asks a dashboard each second, of which our heads have
+        none, and outlives the run. Ray frees the group with the controller that made it.
+        """
 
         controller: Any = None
 
         def _register_sigint_handler(self, controller: Any) -> None:
             self.controller = controller
 
+        def _create_default_callbacks(self) -> list[Any]:
+            callbacks = super()._create_default_callbacks()
+            return [one for one in callbacks if type(one).__name__ != "PlacementGroupCleanerCallback"]
+
     def loop(settings: Mapping[str, Any]) -> dict[str, Any]:
         context = get_context()
-        return dict(function(Gang(context.get_world_rank(), context.get_world_size()), settings["config"]))
+        gang = Gang(context.get_world_rank(), context.get_world_size())
+        if num_workers and gang.rank == 0:
+            _show_progress()
+        return dict(function(gang, settings["config"]))
 
     with tempfile.TemporaryDirectory(prefix="atelier-") as folder:
         trainer = Trainer(
@@ -344,11 +357,21 @@ def _train(
             raise
         except BaseException:
             if trainer.controller is not None:
+                with suppress(RayActorError, GetTimeoutError):  # it has ended, or ends by this
+                    ray.get(trainer.controller.abort.remote(), timeout=20)
                 ray.kill(trainer.controller)
             raise
     if result.return_value is None:
         raise RuntimeError("the training ended without an error and without a result from rank 0")
     return result.return_value
+
+
+def _show_progress() -> None:
+    """In a worker process: send our INFO messages to stderr, which Ray forwards to the caller's terminal."""
+    ours = logging.getLogger("components")
+    if not ours.handlers:
+        ours.addHandler(logging.StreamHandler())
+        ours.setLevel(logging.INFO)
 
 
 def _nodes() -> list[Mapping[str, float]]:
@@ -491,3 +514,4 @@ def serve_head() -> None:
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # nobody reads the pipe from here on
     sys.stdin.read()
     ray.shutdown()
+    shutil.rmtree(folder, ignore_errors=True)  # the parent does it too, unless it was killed

@@ -214,7 +214,7 @@ class MlflowTracker:
                 os.environ.setdefault(name, value)
             from mlflow import MlflowClient
 
-            logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
+            logging.getLogger("mlflow.store").setLevel(logging.WARNING)
             with _first_come(_sqlite_file(self.uri or "")):
                 client = MlflowClient(self.uri, self.uri)
                 self._connection = client, self._experiment_id(client)

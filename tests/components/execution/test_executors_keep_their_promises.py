@@ -158,6 +158,25 @@ def test_errors_of_a_training_arrive_with_their_message(ray_executor: RayExecuto
         ray_executor.fit(train, {}, num_workers=num_workers, resources=ONE_CPU)
 
 
+def test_an_interrupted_training_gives_its_workers_back(ray_executor: RayExecutor) -> None:
+    driver = os.getpid()
+
+    def train(gang: Gang, config: Mapping[str, Any]) -> Mapping[str, Any]:
+        import os
+        import signal
+        import threading
+
+        if gang.rank == 0:
+            os.kill(driver, signal.SIGINT)
+        threading.Event().wait(120)
+        return {}
+
+    with pytest.raises(KeyboardInterrupt):
+        ray_executor.fit(train, {}, num_workers=2, resources=ONE_CPU)
+    echoes = ray_executor.map(lambda: str, [1, 2], resources=Resources(num_cpus=2))
+    assert list(echoes) == ["1", "2"]
+
+
 def never_called(gang: Gang, config: Mapping[str, Any]) -> Mapping[str, Any]:
     raise AssertionError("the training ran")
 
@@ -171,6 +190,20 @@ def test_fit_refuses_a_worker_that_is_too_big(executor: Executor, resources: Res
 def test_fit_refuses_a_gang_that_is_too_big(executor: Executor) -> None:
     with pytest.raises(InsufficientResources, match="64 worker"):
         executor.fit(never_called, {}, num_workers=64, resources=ONE_CPU)
+
+
+def test_one_worker_with_a_gpu_goes_to_the_cluster_that_is_named(
+    ray_executor: RayExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ray_executor.map(lambda: str, [0], resources=ONE_CPU)  # connects
+    monkeypatch.setenv("RAY_ADDRESS", "cluster:6379")
+    named = RayExecutor()
+    with pytest.raises(InsufficientResources, match="Ray cluster holds 0: its nodes have 2 CPUs and 0 GPUs"):
+        named.fit(never_called, {}, num_workers=1, resources=Resources(num_gpus=1))
+    with pytest.raises(InsufficientResources, match="this machine has 0"):
+        ray_executor.fit(never_called, {}, num_workers=1, resources=Resources(num_gpus=1))
+    named.shutdown()
+    assert list(ray_executor.map(lambda: str, [1], resources=ONE_CPU)) == ["1"]
 
 
 def test_a_gang_that_waits_in_vain_says_so(ray_executor: RayExecutor, monkeypatch: pytest.MonkeyPatch) -> None:
