@@ -34,8 +34,8 @@ def fid(features: np.ndarray, reference: np.ndarray) -> Figure:
             return _distance(*other, other_root, *_gaussian(first[kept]))
         return _distance(*gaussian, root, *_gaussian(second[others]))
 
-    value = _distance(*gaussian, root, *other)
-    return Figure(value, jackknife(statistic, len(first), len(second)), len(first))
+    low, high = jackknife(statistic, len(first), len(second))
+    return Figure(_distance(*gaussian, root, *other), (max(0.0, low), high), len(first))
 
 
 def kid(features: np.ndarray, reference: np.ndarray) -> Figure:

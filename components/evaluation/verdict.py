@@ -9,6 +9,7 @@ from .figures import CaptionFigures, DecoderFigures, GenerationFigures, Report
 from .intervals import Figure
 
 RAW, ORACLE, MAIN = "raw", "oracle", "dsc-95"
+TRUSTWORTHY = 0.9  # a judge below it makes more mistakes than the differences that are reported
 
 
 def verdict(report: Report) -> tuple[str, ...]:
@@ -131,8 +132,8 @@ def _on_decoder(decoder: dict[str, DecoderFigures]) -> Iterator[str]:
     if ours is None or vae is None or not (ours.detail_ratio and vae.detail_ratio):
         return
     sentence = (
-        f"The consistency decoder, in {ours.num_inference_steps} steps, keeps {percent(ours.detail_ratio)} of a "
-        f"picture's fine detail (VAE: {percent(vae.detail_ratio)})"
+        f"The consistency decoder, in {ours.num_inference_steps} steps, draws {percent(ours.detail_ratio)} of the "
+        f"originals' fine detail (VAE: {percent(vae.detail_ratio)})"
     )
     if ours.fid and vae.fid:
         sentence += f" at FID {ours.fid.value:.2f} (VAE: {vae.fid.value:.2f})"
@@ -146,10 +147,13 @@ def _on_decoder(decoder: dict[str, DecoderFigures]) -> Iterator[str]:
 def _on_judge(report: Report) -> Iterator[str]:
     if report.judge and report.judge.scene_accuracy:
         figure = report.judge.scene_accuracy
-        yield (
+        sentence = (
             f"The judge behind these figures reads {percent(figure)} of {figure.num_samples:,} held-out real pictures "
-            "without a mistake."
+            "without a mistake"
         )
+        if figure.value < TRUSTWORTHY:
+            sentence += ": too few, so figures on objects and scenes say little; train it longer"
+        yield sentence + "."
 
 
 def _first_decoder(rows: Sequence[GenerationFigures]) -> Iterator[GenerationFigures]:

@@ -216,7 +216,7 @@ def test_the_verdict_says_what_the_figures_say() -> None:
     assert "draws 80.0 % of the stated objects rightly and 40.0 %" in descriptive
     assert "raw captions draws 10.0 % and 5.0 % (objects: dsc-95 clearly above)" in descriptive
     assert any("from 70.0 % to 71.0 % (not clearly different)" in sentence for sentence in sentences)
-    assert any("in 2 steps, keeps 97.0 %" in sentence and "403 pictures a second" in sentence for sentence in sentences)
+    assert any("in 2 steps, draws 97.0 %" in sentence and "403 pictures a second" in sentence for sentence in sentences)
     assert (
         sentences[-1] == "The judge behind these figures reads 99.7 % of 300 held-out real pictures without a mistake."
     )
@@ -242,6 +242,12 @@ def test_without_truth_the_verdict_speaks_of_clip_scores() -> None:
         "On short prompts, the CLIP score of ssc-95 is 20.0 and 40.0 % of its pictures are nearest to their own prompt"
         "; the model trained on raw captions has 30.0 (ssc-95 clearly below).",
     )
+
+
+def test_a_judge_that_cannot_read_is_not_to_be_trusted() -> None:
+    report = REPORT.model_copy(update={"judge": JudgeFigures(scene_accuracy=figure(0.6))})
+    assert verdict(report)[-1].endswith("say little; train it longer.")
+    assert "say little" not in verdict(REPORT)[-1]
 
 
 def test_nothing_measured_gives_no_verdict() -> None:
