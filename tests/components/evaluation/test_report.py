@@ -135,6 +135,10 @@ def test_the_json_has_the_fields_of_the_design_and_every_figure_its_samples() ->
     }
 
 
+def test_a_written_report_reads_back_as_the_same_report() -> None:
+    assert Report.model_validate_json(REPORT.to_json()) == REPORT
+
+
 def test_what_was_not_measured_is_absent_from_the_json() -> None:
     text = REPORT.to_json()
     assert "null" not in text
