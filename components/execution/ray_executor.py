@@ -320,10 +320,7 @@ def _train(
 
     def loop(settings: Mapping[str, Any]) -> dict[str, Any]:
         context = get_context()
-        gang = Gang(context.get_world_rank(), context.get_world_size())
-        if num_workers and gang.rank == 0:
-            _show_progress()
-        return dict(function(gang, settings["config"]))
+        return dict(function(Gang(context.get_world_rank(), context.get_world_size()), settings["config"]))
 
     with tempfile.TemporaryDirectory(prefix="atelier-") as folder:
         trainer = Trainer(
@@ -337,7 +334,7 @@ def _train(
             run_config=RunConfig(
                 storage_path=folder,  # Ray keeps nothing of ours there: trainings write to the lake
                 failure_config=FailureConfig(max_failures=0, controller_failure_limit=0, max_preemption_failures=0),
-                logging_config=LoggingConfig(log_level="WARNING"),
+                logging_config=LoggingConfig(log_level="ERROR"),
                 worker_runtime_env={"env_vars": _thread_environment(resources)},
             ),
         )
@@ -364,14 +361,6 @@ def _train(
     if result.return_value is None:
         raise RuntimeError("the training ended without an error and without a result from rank 0")
     return result.return_value
-
-
-def _show_progress() -> None:
-    """In a worker process: send our INFO messages to stderr, which Ray forwards to the caller's terminal."""
-    ours = logging.getLogger("components")
-    if not ours.handlers:
-        ours.addHandler(logging.StreamHandler())
-        ours.setLevel(logging.INFO)
 
 
 def _nodes() -> list[Mapping[str, float]]:
