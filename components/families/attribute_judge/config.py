@@ -19,8 +19,8 @@ class JudgeConfig(Frozen):
 
     family: Literal["attribute_judge"] = "attribute_judge"
     pretrained: str | None = Field(default=None, description="Folder or hub id of a checkpoint to start from")
-    hidden_sizes: tuple[int, ...] = Field(default=(32, 64, 128, 128), description="Channels of each 3x3 convolution")
-    strides: tuple[int, ...] = Field(default=(2, 2, 1, 2), description="Stride of each convolution")
+    hidden_sizes: tuple[int, ...] = Field(default=(48, 64, 96, 96), description="Channels of each 3x3 convolution")
+    strides: tuple[int, ...] = Field(default=(2, 1, 2, 2), description="Stride of each convolution")
     features_per_place: int = Field(default=32, description="Features of each place", gt=0)
     reads_style: bool = Field(default=False, description="Tell filled, outlined and striped objects apart")
     reads_text: bool = Field(default=False, description="Read one to three letters drawn as an object")

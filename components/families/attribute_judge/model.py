@@ -41,8 +41,8 @@ class AttributeJudgeConfig(PreTrainedConfig):
 
     model_type = "atelier_attribute_judge"
 
-    hidden_sizes: tuple[int, ...] | list[int] = (32, 64, 128, 128)
-    strides: tuple[int, ...] | list[int] = (2, 2, 1, 2)
+    hidden_sizes: tuple[int, ...] | list[int] = (48, 64, 96, 96)
+    strides: tuple[int, ...] | list[int] = (2, 1, 2, 2)
     features_per_place: int = 32
     place_attributes: dict[str, list[str]] | None = None
     scene_attributes: dict[str, list[str]] | None = None

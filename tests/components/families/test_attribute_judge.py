@@ -19,7 +19,7 @@ from components.training.randomness import SeededRandom
 
 SMALL = JudgeConfig(hidden_sizes=(16, 32, 32, 32), features_per_place=16)
 TRAINING = TrainingConfig(
-    num_steps=70, batch_size=32, learning_rate=4e-3, num_warmup_steps=5, precision="fp32", log_every=10
+    num_steps=130, batch_size=32, learning_rate=4e-3, num_warmup_steps=5, precision="fp32", log_every=10
 )
 
 
@@ -47,15 +47,15 @@ def trained() -> AttributeJudgeFamily:
     return family
 
 
-def test_a_minute_of_steps_teaches_backgrounds_and_places(trained: AttributeJudgeFamily) -> None:
+def test_a_few_seconds_of_training_teach_backgrounds_and_places(trained: AttributeJudgeFamily) -> None:
     rows = rows_of(5000, 200)
     read = AttributeJudge(trained.model).read(rows.pixels)
     assert rows.scenes is not None
     pairs = list(zip(read, rows.scenes, strict=True))
     same_background = np.mean([one.background == truth.background for one, truth in pairs])
     same_places = np.mean([places_of(one) == places_of(truth) for one, truth in pairs])
-    assert same_background > 0.6  # chance is 0.17
-    assert same_places > 0.5  # chance is below 0.1
+    assert same_background > 0.7  # chance is 0.17
+    assert same_places > 0.6  # chance is below 0.1
 
 
 def test_preview_shows_misread_pictures_and_their_words(trained: AttributeJudgeFamily) -> None:
