@@ -31,7 +31,7 @@ _NUM_SCALING_ROWS = 512  # pictures that the tower's start is scaled to
 class CaptionerParts:
     """A network with what its inputs and outputs must go through."""
 
-    model: VisionEncoderDecoderModel
+    model: Any  # a VisionEncoderDecoderModel; its annotations leave out half of what it is
     tokenizer: Any
     normalization: PixelNormalization
 
@@ -46,26 +46,26 @@ def build_captioner(config: CaptionerConfig, texts: Iterable[str], pixels: np.nd
     """A new captioner, with a tokenizer trained on ``texts`` and a tower scaled to ``pixels``, uint8 (N, H, H, 3)."""
     resolution = pixels.shape[1]
     tokenizer = train_tokenizer(texts, vocab_size=config.vocab_size, max_length=config.max_length)
-    special = {
+    special: dict[str, Any] = {
         "pad_token_id": tokenizer.pad_token_id,
         "bos_token_id": tokenizer.bos_token_id,
         "eos_token_id": tokenizer.eos_token_id,
     }
-    decoder = GPT2Config(
-        vocab_size=len(tokenizer),
-        n_positions=config.max_length,
-        n_embd=config.decoder_width,
-        n_layer=config.decoder_layers,
-        n_head=config.decoder_heads,
-        resid_pdrop=0.0,
-        embd_pdrop=0.0,
-        attn_pdrop=0.0,
-        activation_function="gelu",
-        initializer_range=0.06,  # GPT-2's 0.02 suits a width of 768; so narrow a decoder starts too quietly with it
-        is_decoder=True,
-        add_cross_attention=True,
+    decoder: dict[str, Any] = {
+        "vocab_size": len(tokenizer),
+        "n_positions": config.max_length,
+        "n_embd": config.decoder_width,
+        "n_layer": config.decoder_layers,
+        "n_head": config.decoder_heads,
+        "resid_pdrop": 0.0,
+        "embd_pdrop": 0.0,
+        "attn_pdrop": 0.0,
+        "activation_function": "gelu",
+        "initializer_range": 0.06,  # GPT-2's 0.02 suits a width of 768; so narrow a decoder starts too quietly with it
+        "is_decoder": True,
+        "add_cross_attention": True,
         **special,
-    )
+    }
     tower = ConvTowerConfig(
         image_size=resolution,
         widths=list(config.tower_widths),
@@ -74,9 +74,9 @@ def build_captioner(config: CaptionerConfig, texts: Iterable[str], pixels: np.nd
     start = tokenizer.bos_token_id
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        model = ConvTowerCaptioner(
-            ConvTowerCaptionerConfig(encoder=tower, decoder=decoder, decoder_start_token_id=start, **special)
-        )
+        settings = ConvTowerCaptionerConfig(encoder=tower, decoder=GPT2Config(**decoder))
+        settings.update({"decoder_start_token_id": start, **special})
+        model: Any = ConvTowerCaptioner(settings)
     model.set_attn_implementation("eager")
     model.generation_config = GenerationConfig(
         max_length=config.max_length, decoder_start_token_id=start, num_beams=1, do_sample=False, **special
@@ -97,8 +97,9 @@ def scale_to(tower: ConvTower, pixel_values: torch.Tensor) -> None:
     for stage in tower.stages:
         drawn = stage(hidden)
         deviation = drawn.std((0, 2, 3)).clamp_min(1e-3)
-        stage.bias.copy_((stage.bias - drawn.mean((0, 2, 3))) / deviation)
-        stage.weight /= deviation[:, None, None, None]
+        weight, bias = stage.state_dict(keep_vars=True).values()
+        bias.copy_((bias - drawn.mean((0, 2, 3))) / deviation)
+        weight /= deviation[:, None, None, None]
         hidden = stage(hidden).relu()
 
 
@@ -107,10 +108,11 @@ def load_parts(source: str | Path) -> CaptionerParts:
 
     No code of a folder is run. Raises ValueError for any other model: ``captioning.hub_captioner`` takes those.
     """
-    settings = VisionEncoderDecoderConfig.get_config_dict(source)[0]  # as written: the tower's type is not among the stock ones
-    if settings.get("model_type") != VisionEncoderDecoderModel.config_class.model_type:
+    settings, _ = VisionEncoderDecoderConfig.get_config_dict(source)  # as written: no stock class knows the tower
+    expected = VisionEncoderDecoderConfig.model_type
+    if settings.get("model_type") != expected:
         raise ValueError(
-            f"{source} holds a {settings.get('model_type')!r} model, this family trains 'vision-encoder-decoder'; use such a "
+            f"{source} holds a {settings.get('model_type')!r} model, this family trains {expected!r}; use such a "
             "checkpoint, or a hub captioner, which is not trained"
         )
     is_ours = settings.get("architectures") == [ConvTowerCaptioner.__name__]

@@ -1,11 +1,13 @@
 """The captioner's network: a small convolutional tower of ours before a stock GPT-2 decoder.
 
 This file is copied into every captioner's folder, so that ``AutoModelForImageTextToText.from_pretrained(folder,
-trust_remote_code=True)`` loads it where Atelier is not installed; therefore it imports torch and transformers alone. What
-does not belong here: building from a recipe, losses, captions.
+trust_remote_code=True)`` loads it where Atelier is not installed; therefore it imports torch and transformers alone.
+What does not belong here: building from a recipe, losses, captions.
 
 Shapes: B pictures, C channels, N = h x w tokens.
 """
+
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
@@ -66,7 +68,8 @@ class ConvTower(PreTrainedModel):
             nn.init.normal_(module.column_embeddings)
         elif isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
-            nn.init.zeros_(module.bias)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
         elif isinstance(module, nn.LayerNorm):
             module.reset_parameters()
 
@@ -84,17 +87,17 @@ class ConvTowerCaptionerConfig(VisionEncoderDecoderConfig):
     """A :class:`ConvTower` as encoder, GPT-2 with cross-attention as decoder."""
 
     model_type = "vision-encoder-decoder"
-    sub_configs_defaults = {"encoder": ConvTowerConfig, "decoder": GPT2Config}
+    sub_configs_defaults: ClassVar = {"encoder": ConvTowerConfig, "decoder": GPT2Config}
 
 
 class ConvTowerCaptioner(VisionEncoderDecoderModel):
     """A stock VisionEncoderDecoderModel whose encoder is a :class:`ConvTower`."""
 
     config_class = ConvTowerCaptionerConfig
-    config: ConvTowerCaptionerConfig
 
     def __init__(self, config: ConvTowerCaptionerConfig) -> None:
-        super().__init__(config, encoder=ConvTower(config.encoder), decoder=GPT2LMHeadModel(config.decoder))
+        parts: Any = config  # its annotations also allow for what it no longer holds here
+        super().__init__(config, encoder=ConvTower(parts.encoder), decoder=GPT2LMHeadModel(parts.decoder))
 
 
 ConvTowerCaptionerConfig.register_for_auto_class()

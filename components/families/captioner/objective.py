@@ -16,9 +16,9 @@ from torch.nn import functional as F
 from transformers import AutoModel, AutoTokenizer
 
 from components.contracts import Loss, Objective, Preview, Rows, StepRandom
-from components.contrastive import contrastive_loss, ids_of_texts
 from components.data.pictures import captioned_grid
 from components.data.pixel_values import shifted
+from components.diffusion.contrastive import contrastive_loss, ids_of_texts
 
 from .config import CaptionerConfig
 from .model import CaptionerParts, build_captioner, load_parts
@@ -106,9 +106,7 @@ class CaptionerObjective:
 class CaptionerFamily:
     """The trainable captioner (:class:`components.contracts.Family`)."""
 
-    def __init__(
-        self, config: CaptionerConfig, train: Rows, evaluation: Rows, parents: Mapping[str, Path]
-    ) -> None:
+    def __init__(self, config: CaptionerConfig, train: Rows, evaluation: Rows, parents: Mapping[str, Path]) -> None:
         self.config = config
         self.pixels = train.pixels
         self.texts: Sequence[str | None] = train.texts.get(config.text_kind, ())
@@ -124,9 +122,7 @@ class CaptionerFamily:
         self.parts = _parts(config, train, parents)
         self.frozen = _frozen_texts(config, self.parts, parents)
         counted = [len(ids) for ids in self._token_ids([self.texts[row] or "" for row in self.usable[:_NUM_COUNTED]])]
-        self.objective = CaptionerObjective(
-            self.parts, float(np.mean(counted)), self.frozen, config.contrastive_weight
-        )
+        self.objective = CaptionerObjective(self.parts, float(np.mean(counted)), self.frozen, config.contrastive_weight)
 
     def batch(self, rows: np.ndarray, rng: StepRandom) -> Mapping[str, Any]:
         """``pixels`` uint8 (B, H, W, 3), ``labels`` int64 (B, L), and what the contrastive loss reads."""
@@ -205,9 +201,7 @@ def _parts(config: CaptionerConfig, train: Rows, parents: Mapping[str, Path]) ->
     return build_captioner(config, texts, train.pixels)
 
 
-def _frozen_texts(
-    config: CaptionerConfig, parts: CaptionerParts, parents: Mapping[str, Path]
-) -> FrozenTexts | None:
+def _frozen_texts(config: CaptionerConfig, parts: CaptionerParts, parents: Mapping[str, Path]) -> FrozenTexts | None:
     if not config.contrastive_weight:
         return None
     if "clip" not in parents:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -54,11 +55,11 @@ class GumbelNoise(LogitsProcessor):
         self.generators = [torch.Generator().manual_seed(seed) for seed in seeds]
         self.temperature = temperature
 
-    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> Any:
         """Scores (B, V) with noise."""
         drawn = torch.stack([torch.rand(scores.shape[1], generator=generator) for generator in self.generators])
         noise = -torch.log(-torch.log(drawn.clamp(1e-20, 1 - 1e-7)))
-        return scores / self.temperature + noise.to(scores.device)  # pyright: ignore[reportReturnType]
+        return scores / self.temperature + noise.to(scores.device)
 
 
 def load_captioner(
