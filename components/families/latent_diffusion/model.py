@@ -27,7 +27,8 @@ def new_pipeline(
 
     The VAE is always the parent, because the latents are its own.
     """
-    vae = AutoencoderKL.from_pretrained(parents["vae"], torch_dtype=torch.float32)
+    vae = AutoencoderKL.from_pretrained(parents["vae"])
+    vae.float()
     if config.pretrained:
         pipeline = with_vae(load_pipeline(config.pretrained), vae)
     else:
@@ -96,17 +97,23 @@ def silence_residual_branches(unet: UNet2DConditionModel) -> None:
 
 
 def new_scheduler() -> DPMSolverMultistepScheduler:
-    """DPM-Solver++ along the straight paths of a rectified flow, noise at timestep 1000."""
+    """DPM-Solver++ along the straight paths of a rectified flow, noise at timestep 1000.
+
+    ``steps_offset`` has no effect on them, but StableDiffusionPipeline warns of any other value.
+    """
     return DPMSolverMultistepScheduler(
-        num_train_timesteps=NUM_TRAIN_TIMESTEPS, prediction_type="flow_prediction", use_flow_sigmas=True
+        num_train_timesteps=NUM_TRAIN_TIMESTEPS,
+        prediction_type="flow_prediction",
+        use_flow_sigmas=True,
+        steps_offset=1,
     )
 
 
 def load_pipeline(folder: str | Path, device: torch.device | str = "cpu") -> StableDiffusionPipeline:
     """The pipeline of a model folder or hub id in float32, without progress bars and safety checker."""
-    pipeline = StableDiffusionPipeline.from_pretrained(
-        folder, torch_dtype=torch.float32, safety_checker=None, requires_safety_checker=False
-    ).to(device)
+    pipeline = StableDiffusionPipeline.from_pretrained(folder, safety_checker=None, requires_safety_checker=False).to(
+        device, torch.float32
+    )
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 

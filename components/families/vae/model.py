@@ -49,7 +49,8 @@ def new_vae(config: VaeConfig, resolution: int) -> AutoencoderKL:
 
 def load_autoencoder(folder: str | Path) -> AutoencoderKL:
     """A stock AutoencoderKL from a folder or the hub, in float32, that does not remember where it was loaded from."""
-    vae = AutoencoderKL.from_pretrained(folder, torch_dtype=torch.float32)
+    vae = AutoencoderKL.from_pretrained(folder)
+    vae.float()
     vae.register_to_config(_name_or_path="")
     return vae
 
