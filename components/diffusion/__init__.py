@@ -1,1 +1,4 @@
-"""Noise schedules, boundary scalings and samplers that several families share: pure maths, no model, no training."""
+"""Noise schedules, boundary scalings, samplers and the decoder's format, shared by several families.
+
+What belongs here: what families would otherwise copy from each other. What does not: losses, configurations, training.
+"""

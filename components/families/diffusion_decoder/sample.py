@@ -1,0 +1,31 @@
+"""What the teacher does: latents to pictures in many steps."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers.models.autoencoders.consistency_decoder_vae import ConsistencyDecoderVAE
+
+from components.diffusion.latent_decoder import decode_latents, load_decoder
+
+
+def load_diffusion_decoder(folder: str | Path, device: torch.device | str = "cpu") -> ConsistencyDecoderVAE:
+    """The teacher of a model folder, ready to decode on ``device``."""
+    return load_decoder(folder, device).eval().requires_grad_(False)
+
+
+def decode(
+    decoder: ConsistencyDecoderVAE,
+    latents: np.ndarray,
+    num_inference_steps: int = 25,
+    *,
+    seed: int = 0,
+    batch_size: int = 64,
+) -> np.ndarray:
+    """Pictures uint8 (N, H, W, 3) of latents (N, 4, h, w), as latent diffusion sees them, in this many evaluations.
+
+    Two steps are those of the stock class, undistilled. The same seed gives the same pictures in batches of any size.
+    """
+    return decode_latents(decoder, latents, num_inference_steps, seed=seed, batch_size=batch_size)
