@@ -214,7 +214,9 @@ class Executor(Protocol):
         num_workers: int,
         resources: Resources,
     ) -> Mapping[str, Any]:
-        """Run ``function`` in a gang of ``num_workers`` with a torch process group; the mapping rank 0 returned.
+        """Run ``function`` in a gang of ``num_workers``; the mapping that rank 0 returned.
+
+        Two workers and more have a torch process group, one has none.
 
         Raises :class:`InsufficientResources` before any work where the gang does not fit.
         """
@@ -265,6 +267,10 @@ class Tracker(Protocol):
     """Keeps runs, their lineage and the model registry."""
 
     uri: str | None
+
+    def prepare(self) -> None:
+        """Make the store ready once, before several processes meet there."""
+        ...
 
     def start(self, name: str, params: Mapping[str, Any], tags: Mapping[str, str]) -> TrackedRun:
         """Start a run; the caller ends it with :meth:`finish`."""

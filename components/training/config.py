@@ -20,7 +20,10 @@ class TrainingConfig(Frozen):
     max_grad_norm: float = Field(1.0, description="Gradients are clipped to this norm.", gt=0)
     gradient_accumulation: int = Field(1, description="Micro-batches per step; must divide the batch.", gt=0)
     ema_decay: float = Field(0.0, description="Decay of the weights' moving average that is saved; 0 turns it off.")
-    precision: Literal["fp32", "bf16"] = Field("bf16", description="Autocast type of forward and backward.")
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        "auto",
+        description="Autocast type of forward and backward; auto is bf16 where the device has instructions for it.",
+    )
     seed: int = Field(0, description="Seed of order, noise, timesteps and caption choice.")
     num_threads: int = Field(1, description="CPU threads; fixed, because sums depend on it in the last bit.", gt=0)
     num_workers: int = Field(1, description="Ray Train workers; 1 trains in the run's own process.", gt=0)

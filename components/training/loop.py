@@ -16,6 +16,7 @@ from diffusers.optimization import get_scheduler
 from diffusers.training_utils import EMAModel
 
 from components.contracts import Family, Gang, Objective
+from components.execution.precision import fast_dtype
 
 from .checkpoint import CheckpointFolder
 from .config import TrainingConfig
@@ -58,6 +59,8 @@ class Trainer:
         self._rows_per_micro_batch = self._split_batch()
         for module in family.modules().values():
             module.to(self.device)
+        fast = fast_dtype(self.device) if config.precision == "auto" else None
+        self._uses_bf16 = config.precision == "bf16" or fast == torch.bfloat16
         self.movers = [_Mover(objective, config) for objective in family.objectives()]
 
     def _split_batch(self) -> int:
@@ -113,7 +116,7 @@ class Trainer:
                 micro = mine[first : first + self._rows_per_micro_batch]
                 rng = SeededRandom(config.seed, self.step, micro, self.device)
                 batch = {name: _to(value, self.device) for name, value in self.family.batch(micro, rng).items()}
-                with torch.autocast(self.device.type, torch.bfloat16, enabled=config.precision == "bf16"):
+                with torch.autocast(self.device.type, torch.bfloat16, enabled=self._uses_bf16):
                     loss = mover.objective.loss(batch, rng)
                 (loss.value / config.gradient_accumulation).backward()
                 if is_logged:

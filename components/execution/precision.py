@@ -1,0 +1,21 @@
+"""Which number format a device computes fast in.
+
+What belongs here: facts of the hardware. What does not: whether a training wants them (``training.config``).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
+
+def fast_dtype(device: torch.device | str = "cpu") -> torch.dtype:
+    """bfloat16 on a GPU and on a CPU with instructions for it; float32 on others, which emulate it three times slower."""
+    import torch
+
+    if torch.device(device).type != "cpu":
+        return torch.bfloat16
+    able = torch.cpu.get_capabilities()
+    return torch.bfloat16 if able.get("avx512_bf16") or able.get("amx_bf16") else torch.float32
