@@ -23,17 +23,18 @@ class CaptionerConfig(Frozen):
 
     family: Literal["captioner"] = "captioner"
     text_kind: str = Field("caption", description="Kind of text to learn; rows without one are left out.")
-    tower_widths: tuple[int, ...] = Field((32, 64, 128, 128), description="Channels of each 3x3 convolution.")
+    tower_widths: tuple[int, ...] = Field((32, 48, 96, 128), description="Channels of each 3x3 convolution.")
     tower_strides: tuple[int, ...] = Field((2, 1, 2, 2), description="Stride of each 3x3 convolution.")
     decoder_width: int = Field(128, description="Width of the decoder.", gt=0)
     decoder_layers: int = Field(2, description="Layers of the decoder.", gt=0)
     decoder_heads: int = Field(4, description="Attention heads of the decoder.", gt=0)
-    vocab_size: int = Field(1024, description="Upper bound of the tokenizer's vocabulary.", ge=260)
+    decoder_inner: int = Field(256, description="Width within the decoder's feed-forward layers.", gt=0)
+    vocab_size: int = Field(512, description="Upper bound of the tokenizer's vocabulary.", ge=260)
     max_length: int = Field(40, description="Longest caption in tokens; the rest is cut off.", gt=1)
     contrastive_weight: float = Field(
         0.0, description="Weight of the contrastive loss against the parent clip's text encoder.", ge=0
     )
-    max_shift: int = Field(2, description="Largest shift of a training picture in pixels.", ge=0)
+    max_shift: int = Field(1, description="Largest shift of a training picture in pixels.", ge=0)
     pretrained: str | None = Field(None, description="Folder or hub id of a checkpoint to start from")
     seed: int = Field(0, description="Seed of the initial weights.")
 

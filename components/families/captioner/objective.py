@@ -94,7 +94,9 @@ class CaptionerObjective:
 
         It is the mean over tokens in expectation, and a plain mean over rows: two workers average to what one sees.
         """
-        inputs = self.parts.model.prepare_decoder_input_ids_from_labels(labels)
+        settings = self.parts.model.config
+        start = labels.new_full((len(labels), 1), settings.decoder_start_token_id)
+        inputs = torch.cat([start, labels[:, :-1]], dim=1).masked_fill(labels == IGNORED, settings.eos_token_id)
         logits = self.parts.model(encoder_outputs=(tokens,), decoder_input_ids=inputs).logits
         total = F.cross_entropy(logits.flatten(0, 1).float(), labels.flatten(), ignore_index=IGNORED, reduction="sum")
         return total / (len(labels) * self.mean_length)
