@@ -64,8 +64,8 @@ class Rows:
     """Pictures and texts that a family learns from, all of the same length and in the same order.
 
     ``pixels``: uint8 (N, H, W, 3), usually memory-mapped. ``texts``: by kind (``caption``, ``ssc``, ``dsc``); None
-    where a row has no such text. ``latents``: float16 (N, C, h, w) or None. ``scenes``: ground truth (``data.scenes.Scene``)
-    per row where the data set has it, else None.
+    where a row has no such text. ``latents``: float16 (N, C, h, w) or None. ``scenes``: ground truth
+    (``data.scenes.Scene``) per row where the data set has it, else None.
     """
 
     keys: Sequence[str]

@@ -81,5 +81,22 @@ def check_results(asset: str, records: Sequence[Record]) -> list[dg.AssetCheckRe
     results = []
     for name, _, answer in CHECKS.get(asset, []):
         passed, figures = answer(records)
-        results.append(dg.AssetCheckResult(check_name=name, asset_key=asset, passed=passed, metadata=figures))
+        is_hopeless = not all(math.isfinite(value) for value in figures.values() if isinstance(value, float))
+        is_warning = (
+            name == MODEL_CHECK[0] and not is_hopeless
+        )  # short and distilled trainings may end above their start
+        severity = dg.AssetCheckSeverity.WARN if is_warning else dg.AssetCheckSeverity.ERROR
+        results.append(
+            dg.AssetCheckResult(
+                check_name=name, asset_key=asset, passed=passed, severity=severity, metadata=_finite(figures)
+            )
+        )
     return results
+
+
+def _finite(figures: dict[str, Any]) -> dict[str, Any]:
+    """Figures as metadata can hold them: NaN and infinity become words."""
+    return {
+        name: str(value) if isinstance(value, float) and not math.isfinite(value) else value
+        for name, value in figures.items()
+    }

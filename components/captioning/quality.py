@@ -17,11 +17,23 @@ from pydantic import Field
 from components.contracts import Frozen
 
 ARTICLE = re.compile(r"(?:a|an|the)\s", re.IGNORECASE)
-BOILERPLATE = re.compile(
-    r"(?:an?|the|this)\s+(?:image|picture|photo|photograph|illustration)\s+(?:of|shows|depicts|features)\b"
-    r"|(?:i['’]?m sorry|i cannot|i can['’]?t|as an ai|unable to (?:see|describe))",
+PREAMBLE = re.compile(
+    r"(?:an?|the|this)\s+(?:image|picture|photo|photograph|illustration)\s+(?:of|shows|depicts|features)\b",
     re.IGNORECASE,
 )
+REFUSAL = re.compile(
+    r"\b(?:i['’]?m sorry|i am sorry|i apologi[sz]e|i cannot|i can['’]?t|i(?: a|['’])m (?:unable|not able)"
+    r"|as an ai|unable to (?:see|describe)|no image (?:was )?provided)\b",
+    re.IGNORECASE,
+)
+ADVERT = re.compile(
+    r"\b(?:all rights reserved|click to enlarge|free download|add to cart|buy now|sign up|subscribe|lorem ipsum"
+    r"|shutterstock|getty images|stock (?:photo|image))\b|https?://|\bwww\.",
+    re.IGNORECASE,
+)
+STUTTER = re.compile(r"(\S{1,8}?)\1{5,}")  # within a word, and in scripts without blanks
+WORD = re.compile(r"[^\W_]+")
+LONGEST_LOOP = 12  # words of a phrase that is looked for right behind itself
 FINAL_PUNCTUATION = (".", "!", "?", "。")
 
 
@@ -37,27 +49,35 @@ class QualityConfig(Frozen):
     min_clip_margin: float = Field(
         0.0, description="Mean CLIP score with the own picture less that with another row's picture, cosine x 100."
     )
+    max_style_drift: float = Field(
+        0.3, description="Largest change, against the examples, of the shares of articles, lower case and punctuation."
+    )
+    max_length_ratio: float = Field(1.5, description="Largest ratio of mean words to the examples', either way.", ge=1)
 
 
 def problem_of(caption: str, config: QualityConfig) -> str | None:
     """Why one caption must not be trained on, or None."""
-    words = caption.split()
+    words = WORD.findall(caption.lower())
     if not words:
         return "empty"
     if len(words) > config.max_words:
         return f"too_long: {len(words)} words"
-    if BOILERPLATE.match(caption):
+    loop = STUTTER.search(caption)
+    repeated = loop[1] if loop else repeated_phrase(words)
+    if repeated:
+        return f"repetition: {repeated!r}"
+    if PREAMBLE.match(caption) or ADVERT.search(caption):
         return "boilerplate"
-    loop = repeated_phrase(words)
-    return f"repetition: {loop!r}" if loop else None
+    return "refusal" if REFUSAL.search(caption) else None
 
 
 def repeated_phrase(words: Sequence[str]) -> str | None:
-    """A phrase of one to six words that stands three times in a row, or None."""
-    for size in range(1, 7):
-        for start in range(len(words) - 3 * size + 1):
+    """A phrase of one or two words that stands three times in a row, or of three to twelve twice; else None."""
+    for size in range(1, LONGEST_LOOP + 1):
+        times = 3 if size < 3 else 2
+        for start in range(len(words) - times * size + 1):
             phrase = words[start : start + size]
-            if phrase == words[start + size : start + 2 * size] == words[start + 2 * size : start + 3 * size]:
+            if all(words[start + n * size : start + (n + 1) * size] == phrase for n in range(1, times)):
                 return " ".join(phrase)
     return None
 
@@ -93,9 +113,27 @@ class ShardQuality:
             **{name: round(float(getattr(self, name)), 4) for name in names},
         }
 
-    def verdict(self, config: QualityConfig) -> str | None:
-        """Why these captions must not be trained on, each reason with its figure and threshold; None where they may."""
-        return "; ".join(self._complaints(config)) or None
+    def verdict(self, config: QualityConfig, examples: "ShardQuality | None" = None) -> str | None:
+        """Why these captions must not be trained on, each reason with its figure and threshold; None where they may.
+
+        ``examples``: the same statistics of the texts that the captioner learned from (scores are not compared).
+        """
+        complaints = [*self._complaints(config), *(self._drift(config, examples) if examples else ())]
+        return "; ".join(complaints) or None
+
+    def _drift(self, config: QualityConfig, examples: "ShardQuality") -> Iterator[str]:
+        for name in ("leading_article", "lower_case", "final_punctuation"):
+            found, expected = getattr(self, name), getattr(examples, name)
+            if abs(found - expected) > config.max_style_drift:
+                allowed = f"they may differ by {config.max_style_drift:.1%}"
+                yield f"{name} holds for {found:.1%} of the captions and {expected:.1%} of the examples, {allowed}"
+        ratio = self.mean_words / examples.mean_words if self.mean_words and examples.mean_words else 1.0
+        if max(ratio, 1 / ratio) > config.max_length_ratio:
+            allowed = f"a ratio of {config.max_length_ratio:.2f} is allowed"
+            yield (
+                f"captions have {self.mean_words:.1f} words on average and the examples {examples.mean_words:.1f}, "
+                f"{allowed}"
+            )
 
     def _complaints(self, config: QualityConfig) -> Iterator[str]:
         rejected = self.num_rejected / max(1, self.num_rows)

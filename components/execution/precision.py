@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def fast_dtype(device: torch.device | str = "cpu") -> torch.dtype:
-    """bfloat16 on a GPU and on a CPU with instructions for it; float32 on others, which emulate it three times slower."""
+    """bfloat16 on a GPU and on a CPU with instructions for it; float32 on CPUs that would emulate it."""
     import torch
 
     if torch.device(device).type != "cpu":

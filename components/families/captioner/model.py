@@ -65,7 +65,7 @@ def build_captioner(config: CaptionerConfig, texts: Iterable[str], pixels: np.nd
         "initializer_range": 0.06,  # GPT-2's 0.02 suits a width of 768; so narrow a decoder starts too quietly with it
         "is_decoder": True,
         "add_cross_attention": True,
-        **special,
+        **{name: token for name, token in special.items() if name != "pad_token_id"},  # padding comes last, unseen
     }
     tower = ConvTowerConfig(
         image_size=resolution,

@@ -12,6 +12,7 @@ import torch
 from transformers import LogitsProcessor, LogitsProcessorList
 
 from components.contracts import Captioner
+from components.execution.precision import fast_dtype
 
 from .model import CaptionerParts, load_parts
 
@@ -67,13 +68,5 @@ def load_captioner(
 ) -> Captioner:
     """The captioner of a model folder, in bfloat16 where the device computes in it, else in float32."""
     parts = load_parts(folder)
-    parts.model.to(torch.device(device), fastest_type(torch.device(device))).eval().requires_grad_(False)
+    parts.model.to(torch.device(device), fast_dtype(device)).eval().requires_grad_(False)
     return GeneratingCaptioner(parts, temperature=temperature, seed=seed)
-
-
-def fastest_type(device: torch.device) -> torch.dtype:
-    """bfloat16 on a GPU and on a CPU with instructions for it; elsewhere a CPU emulates it, three times slower."""
-    if device.type == "cpu":
-        able = torch.cpu.get_capabilities()
-        return torch.bfloat16 if able.get("avx512_bf16") or able.get("amx_bf16") else torch.float32
-    return torch.bfloat16
