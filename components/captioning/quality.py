@@ -22,7 +22,7 @@ PREAMBLE = re.compile(
     re.IGNORECASE,
 )
 REFUSAL = re.compile(
-    r"\b(?:i['’]?m sorry|i am sorry|i apologi[sz]e|i cannot|i can['’]?t|i(?: a|['’])m (?:unable|not able)"
+    r"\b(?:i['’]?m sorry|i am sorry|i apologi[sz]e|i cannot|i can['’]t|i(?: a|['’])m (?:unable|not able)"
     r"|as an ai|unable to (?:see|describe)|no image (?:was )?provided)\b",
     re.IGNORECASE,
 )

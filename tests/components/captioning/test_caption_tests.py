@@ -37,7 +37,7 @@ def test_a_bad_caption_is_named(caption, problem):
         "big red square top left, big red square top right, on a red background",
         "Ein roter Kreis links oben.",
         "赤い円と青い四角",
-        "the man i cant ele saw",
+        "a can of beans, i can tell",
         "a photo album on a table",
     ],
 )
