@@ -122,6 +122,9 @@ class CaptionerFamily:
             )
         self.evaluation = evaluation
         self.parts = _parts(config, train, parents)
+        generation = self.parts.model.generation_config
+        if generation.max_length is None and generation.max_new_tokens is None:  # a checkpoint that does not say
+            generation.max_length = self._max_length
         self.frozen = _frozen_texts(config, self.parts, parents)
         counted = [len(ids) for ids in self._token_ids([self.texts[row] or "" for row in self.usable[:_NUM_COUNTED]])]
         self.objective = CaptionerObjective(self.parts, float(np.mean(counted)), self.frozen, config.contrastive_weight)
@@ -170,8 +173,9 @@ class CaptionerFamily:
         if rows:
             pixels = torch.from_numpy(np.array(self.evaluation.pixels[rows])).to(self.parts.model.device)
             labels = self._labels([known[row] or "" for row in rows]).to(pixels.device)
-            tokens = self.parts.model.encoder(self.parts.normalization(pixels)).last_hidden_state
-            figures["language_loss"] = float(self.objective.language_loss(tokens, labels))
+            with torch.no_grad():
+                tokens = self.parts.model.encoder(self.parts.normalization(pixels)).last_hidden_state
+                figures["language_loss"] = float(self.objective.language_loss(tokens, labels))
         return figures
 
     def _token_ids(self, texts: list[str]) -> list[list[int]]:

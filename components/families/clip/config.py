@@ -25,10 +25,10 @@ class ClipConfig(Frozen):
         min_length=1,
     )
     patch_size: int = Field(4, description="Side of a picture token in pixels.", gt=0)
-    vision_width: int = Field(128, description="Width of the picture encoder.", gt=0)
-    vision_layers: int = Field(3, description="Layers of the picture encoder.", gt=0)
+    vision_width: int = Field(64, description="Width of the picture encoder.", gt=0)
+    vision_layers: int = Field(2, description="Layers of the picture encoder.", gt=0)
     vision_heads: int = Field(4, description="Attention heads of the picture encoder.", gt=0)
-    text_width: int = Field(128, description="Width of the text encoder.", gt=0)
+    text_width: int = Field(64, description="Width of the text encoder.", gt=0)
     text_layers: int = Field(2, description="Layers of the text encoder.", gt=0)
     text_heads: int = Field(4, description="Attention heads of the text encoder.", gt=0)
     projection_dim: int = Field(128, description="Length of the embeddings.", gt=0)
