@@ -10,8 +10,6 @@ from typing import Any
 
 import dagster as dg
 
-from .partitions import SHARDS
-
 
 @dataclass(frozen=True, slots=True)
 class NamedJob:
@@ -25,12 +23,7 @@ class NamedJob:
 
     def define(self) -> Any:
         """The Dagster job."""
-        return dg.define_asset_job(
-            self.name,
-            selection=list(self.assets),
-            description=self.description,
-            partitions_def=SHARDS if self.is_sharded else None,
-        )
+        return dg.define_asset_job(self.name, selection=list(self.assets), description=self.description)
 
 
 JOBS = (

@@ -31,6 +31,14 @@ def detail_ratio(decoded: np.ndarray, originals: np.ndarray) -> float:
     return float(ours / theirs) if theirs > 0 else float(1 + ours)
 
 
+def detail_ratios(decoded: np.ndarray, originals: np.ndarray) -> np.ndarray:
+    """:func:`detail_ratio` of each picture, float64 (N,) or shorter: pictures without any detail are left out."""
+    _check_pair(decoded, originals)
+    ours, theirs = detail_energy(decoded), detail_energy(originals)
+    has_detail = theirs > 1e-9
+    return ours[has_detail] / theirs[has_detail]
+
+
 def detail_energy(pixels: np.ndarray) -> np.ndarray:
     """Spectral energy above 0.25 cycles per pixel of each picture, float64 (N,); uint8 (N, H, W, 3)."""
     _, height, width, _ = pixels.shape

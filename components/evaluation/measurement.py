@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from components.data.image_statistics import detail_ratios, psnr
 from components.data.scene_facts import Facts
 from components.data.scene_graph import Scene
 
@@ -17,7 +18,6 @@ from .clip_score import clip_scores, retrieval_hits
 from .fid import fid, kid
 from .figures import CaptionFigures, DecoderFigures, GeneratedDecoderFigures, GenerationFigures, JudgeFigures
 from .intervals import Figure, mean, share
-from .picture_quality import detail_ratios, psnr
 from .prompt_following import PromptFollowing, judge_accuracy, prompt_following
 
 Features = Callable[[np.ndarray], np.ndarray]

@@ -10,7 +10,7 @@ import logging
 import resource
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +78,14 @@ class Workspace:
     scratch: Path
     is_forced: bool = False
     run_tags: Mapping[str, str] = field(default_factory=dict)
+
+    def forced(self) -> Workspace:
+        """The same workspace, in which nothing is reused."""
+        return replace(self, is_forced=True)
+
+    def with_recipe(self, recipe: Recipe) -> Workspace:
+        """The same workspace with another recipe."""
+        return replace(self, recipe=recipe)
 
     def parent(self, asset: str, shard: str | None = None) -> Record:
         """The current record of a parent; :class:`UnfitParent` naming the remedy where it cannot be used."""

@@ -69,7 +69,9 @@ def base() -> Recipe:
             training=training(100_000, 256, 3e-4, ema_decay=0.9999, preview_every=10_000),
         ),
         diffusion_decoder=Trained(
-            model=DiffusionDecoderConfig(block_out_channels=(64, 128), layers_per_block=2),
+            model=DiffusionDecoderConfig(
+                block_out_channels=(64, 128), layers_per_block=2, norm_num_groups=8, starts_as_linear=False
+            ),
             training=training(50_000, 128, 3e-4, ema_decay=0.9999),
         ),
         consistency_decoder=Trained(model=ConsistencyDecoderConfig(), training=training(20_000, 128, 1e-4)),

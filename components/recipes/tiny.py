@@ -31,22 +31,28 @@ def tiny() -> Recipe:
         name="tiny",
         data=DataConfig(resolution=32),
         evaluation_clip=Trained(
-            model=ClipConfig(text_kinds=("truth_dsc", "truth_ssc")), training=training(500, 64, 1e-3)
+            model=ClipConfig(text_kinds=("truth_dsc", "truth_ssc"), patch_size=8), training=training(500, 64, 1e-3)
         ),
         attribute_judge=Trained(model=JudgeConfig(), training=training(400, 64, 3e-3, ema_decay=0.98)),
-        clip=Trained(model=ClipConfig(), training=training(400, 64, 1e-3)),
+        clip=Trained(model=ClipConfig(patch_size=8), training=training(400, 64, 1e-3)),
         base_captioner=Trained(
             model=CaptionerConfig(contrastive_weight=0.1), training=training(400, 32, 2e-3, weight_decay=0.02)
         ),
-        ssc_captioner=Trained(model=ssc_example, training=training(600, 16, 2e-3, weight_decay=0.02)),
-        dsc_captioner=Trained(model=dsc_example, training=training(1500, 16, 2e-3, weight_decay=0.02)),
+        ssc_captioner=Trained(model=ssc_example, training=training(400, 16, 2e-3, weight_decay=0.02)),
+        dsc_captioner=Trained(model=dsc_example, training=training(1000, 16, 2e-3, weight_decay=0.02)),
         recaption=RecaptionConfig(),
         vae=Trained(model=VaeConfig(), training=training(1400, 8, 2e-3)),
-        prompt_upsampler=Trained(model=PromptUpsamplerConfig(), training=training(600, 32, 2e-3)),
+        prompt_upsampler=Trained(model=PromptUpsamplerConfig(), training=training(350, 32, 2e-3)),
         latent_diffusion=Trained(
-            model=LatentDiffusionConfig(), training=training(1200, 16, 2e-3, ema_decay=0.995, preview_every=400)
+            model=LatentDiffusionConfig(
+                block_out_channels=(32, 64), layers_per_block=(0, 1), has_attention=(False, True)
+            ),
+            training=training(1200, 16, 2e-3, ema_decay=0.995, preview_every=400),
         ),
-        diffusion_decoder=Trained(model=DiffusionDecoderConfig(), training=training(1000, 8, 2e-3, ema_decay=0.99)),
-        consistency_decoder=Trained(model=ConsistencyDecoderConfig(), training=training(400, 8, 5e-4, ema_decay=0.98)),
+        diffusion_decoder=Trained(model=DiffusionDecoderConfig(), training=training(1000, 8, 3e-3, ema_decay=0.99)),
+        consistency_decoder=Trained(
+            model=ConsistencyDecoderConfig(max_scales=16, solver="ddim"),
+            training=training(400, 8, 5e-4, ema_decay=0.98),
+        ),
         evaluation=EvaluationConfig(num_prompts=250, num_pictures=500, num_inference_steps=16, guidance_scale=3.0),
     )

@@ -15,13 +15,13 @@ from components.pipeline.workspace import kind_of
 pytestmark = [pytest.mark.smoke, pytest.mark.timeout(900)]
 
 
-
 def run(arguments: list[str], home: Path) -> subprocess.CompletedProcess:
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("ATELIER", "DAGSTER", "MLFLOW", "RAY"))}
     environment |= {"ATELIER_HOME": str(home), "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"}
     return subprocess.run(
-        [sys.executable, "-m", "orchestration.cli", *arguments], env=environment, capture_output=True, text=True, check=False
-    )
+        [sys.executable, "-m", "orchestration.cli", *arguments],
+        env=environment, capture_output=True, text=True, check=False,
+    )  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +96,7 @@ def test_the_report_has_the_promised_form(report):
 def test_the_html_is_self_contained(lake):
     page = lake.read_bytes("reports/evaluation_report/latest/index.html").decode()
     assert "data:image/png;base64," in page
-    assert "src=\"http" not in page
+    assert 'src="http' not in page
     assert "<script src" not in page
 
 
@@ -120,9 +120,12 @@ pictures = decoder.decode(latents / decoder.config.scaling_factor, num_inference
 assert pictures.shape == (2, 3, 32, 32), pictures.shape
 """,
     "vae": "from diffusers import AutoencoderKL; AutoencoderKL.from_pretrained(folder)",
-    "clip": "from transformers import AutoModel; assert type(AutoModel.from_pretrained(folder)).__name__ == 'CLIPModel'",
+    "clip": """
+from transformers import AutoModel
+assert type(AutoModel.from_pretrained(folder)).__name__ == "CLIPModel"
+""",
     "text_encoder": "from transformers import T5EncoderModel; T5EncoderModel.from_pretrained(folder)",
-    "prompt_upsampler": "from transformers import AutoModelForSeq2SeqLM; AutoModelForSeq2SeqLM.from_pretrained(folder)",
+    "prompt_upsampler": "from transformers import AutoModelForSeq2SeqLM as M; M.from_pretrained(folder)",
     "ssc_captioner": """
 from transformers import AutoModelForImageTextToText
 import torch
@@ -137,7 +140,7 @@ def outside(program: str, folder: Path, tmp_path: Path) -> str:
     """Output of a program that sees the libraries but neither the repository nor its editable install."""
     libraries = [p for p in sys.path if p.endswith("site-packages")]
     header = f"import sys; sys.path[:0] = {libraries!r}; folder = {str(folder)!r}\n"
-    guard = "import importlib.util as u; assert u.find_spec('components') is None and u.find_spec('orchestration') is None\n"
+    guard = "import importlib.util as u; assert not u.find_spec('components') and not u.find_spec('orchestration')\n"
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "hf"), "PYTHONPATH": ""}
     done = subprocess.run(
         [sys.executable, "-S", "-c", header + guard + program],
@@ -164,14 +167,14 @@ def test_the_same_seed_gives_the_same_picture_inside_and_outside(lake, tmp_path)
 
 
 def test_a_second_demo_redoes_nothing(home, lake, report):
-    before = {asset: lake.read_bytes(f"{lake.place(asset, kind_of(asset))}/current.json") for asset in ORDER if kind_of(asset) != "table"}
+    pointers = [f"{lake.place(asset, kind_of(asset))}/current.json" for asset in ORDER if kind_of(asset) != "table"]
+    before = [lake.read_bytes(pointer) for pointer in pointers]
     done = run(["demo", "--recipe", "smoke"], home)
     assert done.returncode == 0, done.stdout[-3000:]
     made = [line for line in done.stdout.splitlines() if " made in " in line]
     assert made == []
     assert done.stdout.count("is up to date") == len(ORDER) - 3 + 3 * 2
-    after = {asset: lake.read_bytes(f"{lake.place(asset, kind_of(asset))}/current.json") for asset in before}
-    assert before == after
+    assert before == [lake.read_bytes(pointer) for pointer in pointers]
 
 
 def test_the_registry_loads_the_champion(home, lake, monkeypatch):
@@ -180,9 +183,7 @@ def test_the_registry_loads_the_champion(home, lake, monkeypatch):
 
     mlflow.set_tracking_uri(f"sqlite:///{home / 'mlflow' / 'mlflow.db'}")
     model = mlflow.pyfunc.load_model("models:/scenes-smoke-latent_diffusion@champion")
-    answer = model.predict(
-        pd.DataFrame({"prompt": ["small blue star"]}), params={"seed": 3, "num_inference_steps": 2}
-    )
+    answer = model.predict(pd.DataFrame({"prompt": ["small blue star"]}), params={"seed": 3, "num_inference_steps": 2})
     assert len(answer) == 1
 
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from components.evaluation.picture_quality import detail_ratios, psnr
+from components.data.image_statistics import detail_ratios, psnr
 
 
 def noise(number: int = 4) -> np.ndarray:

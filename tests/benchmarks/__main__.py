@@ -1,0 +1,41 @@
+"""``make bench``: run every benchmark, print a table, write ``.atelier/bench.json``.
+
+What belongs here: the list and the table. What does not: how one thing is measured (a module each).
+"""
+
+import json
+import sys
+import tempfile
+from pathlib import Path
+
+from .graph import graph_over_direct_calls
+from .measurement import Ratio
+from .recaptioning import recaptioning_over_generate
+
+
+def main() -> int:
+    """Run the benchmarks; the exit status says whether they ran, not whether the aims are met."""
+    with tempfile.TemporaryDirectory(prefix="atelier-bench-") as folder:
+        ratios = [
+            graph_over_direct_calls(Path(folder) / "graph"),
+            recaptioning_over_generate(Path(folder) / "recaption"),
+        ]
+    for line in table(ratios):
+        sys.stdout.write(line + "\n")
+    target = Path(".atelier") / "bench.json"
+    target.parent.mkdir(exist_ok=True)
+    target.write_text(json.dumps([ratio.as_json() for ratio in ratios], indent=1) + "\n")
+    return 0
+
+
+def table(ratios: list[Ratio]) -> list[str]:
+    """Lines of a table, one ratio each."""
+    lines = [f"{'what':44s} {'ratio':>7s} {'ours':>10s} {'reference':>10s} {'unit':10s} aim"]
+    for one in ratios:
+        lines.append(f"{one.name:44s} {one.ratio:7.3f} {one.ours:10.3f} {one.reference:10.3f} {one.unit:10s} {one.aim}")
+        lines.append(f"    {one.settings}")
+    return lines
+
+
+if __name__ == "__main__":
+    sys.exit(main())
