@@ -24,8 +24,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; the exit status is 0 where everything asked for was done."""
     parsed = _parser().parse_args(arguments)
     command: Callable[[argparse.Namespace], int] = parsed.command
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that what was started is ended in either case
     try:
         return command(parsed)
+    except KeyboardInterrupt:
+        print("atelier: interrupted; what is finished is kept, the same command goes on from there", file=sys.stderr)
+        return 130
     except (RuntimeError, ValueError, OSError) as error:  # what a user can mend is said without a traceback
         if os.environ.get("ATELIER_TRACEBACK"):
             raise
@@ -174,7 +178,6 @@ def _dev(parsed: argparse.Namespace) -> int:
         subprocess.Popen([sys.executable, *command], env=environment, start_new_session=True) for command in commands
     ]
     print(f"Dagster {dagster_url()}\nMLflow  {mlflow_url()}\nCtrl-C ends both", flush=True)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         while all(process.poll() is None for process in processes):
             time.sleep(0.5)

@@ -117,18 +117,24 @@ def run_jobs(
     running: dict[str, subprocess.Popen] = {}
     done: dict[str, bool] = {}
     lock = threading.Lock()
-    while waiting or running:
-        ready = [job for job in waiting if all(done.get(name) for name in job.after if name in wanted)]
-        for job in ready[: side_by_side - len(running)]:
-            waiting.remove(job)
-            running[job.name] = _start(target, job.name, lock, environment or {})
-        if not running:
-            break
-        finished = next((name for name, process in running.items() if process.poll() is not None), None)
-        if finished is None:
-            time.sleep(0.2)
-            continue
-        done[finished] = running.pop(finished).returncode == 0
+    try:
+        while waiting or running:
+            ready = [job for job in waiting if all(done.get(name) for name in job.after if name in wanted)]
+            for job in ready[: side_by_side - len(running)]:
+                waiting.remove(job)
+                running[job.name] = _start(target, job.name, lock, environment or {})
+            if not running:
+                break
+            finished = next((name for name, process in running.items() if process.poll() is not None), None)
+            if finished is None:
+                time.sleep(0.2)
+                continue
+            done[finished] = running.pop(finished).returncode == 0
+    finally:
+        for process in running.values():  # an interrupted command must not leave its jobs at work
+            process.terminate()
+        for process in running.values():
+            process.wait()
     return done
 
 

@@ -28,7 +28,7 @@ class CaptionerConfig(Frozen):
     decoder_width: int = Field(128, description="Width of the decoder.", gt=0)
     decoder_layers: int = Field(2, description="Layers of the decoder.", gt=0)
     decoder_heads: int = Field(4, description="Attention heads of the decoder.", gt=0)
-    decoder_inner: int = Field(256, description="Width within the decoder's feed-forward layers.", gt=0)
+    decoder_expansion: int = Field(2, description="Width within the feed-forward layers over the decoder's.", gt=0)
     vocab_size: int = Field(512, description="Upper bound of the tokenizer's vocabulary.", ge=260)
     max_length: int = Field(40, description="Longest caption in tokens; the rest is cut off.", gt=1)
     contrastive_weight: float = Field(

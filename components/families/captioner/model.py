@@ -57,7 +57,7 @@ def build_captioner(config: CaptionerConfig, texts: Iterable[str], pixels: np.nd
         "n_embd": config.decoder_width,
         "n_layer": config.decoder_layers,
         "n_head": config.decoder_heads,
-        "n_inner": config.decoder_inner,
+        "n_inner": config.decoder_expansion * config.decoder_width,
         "resid_pdrop": 0.0,
         "embd_pdrop": 0.0,
         "attn_pdrop": 0.0,

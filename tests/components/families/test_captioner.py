@@ -20,7 +20,7 @@ from components.training.loop import Trainer
 from components.training.randomness import SeededRandom
 
 ROOT = Path(__file__).parents[3]
-SMALL = {"tower_widths": (16, 16, 32, 32), "decoder_width": 32, "decoder_inner": 64, "decoder_layers": 1}
+SMALL = {"tower_widths": (16, 16, 32, 32), "decoder_width": 32, "decoder_layers": 1}
 NUM_EXAMPLES = 40
 
 
