@@ -51,21 +51,34 @@ def _has_both_splits(records: Sequence[Record]) -> Answer:
     return all(figures.values()), figures
 
 
-MODEL_CHECK = ("loss_is_finite_and_falls", "Every logged loss is finite and the last is below the first.")
-CHECKS: dict[str, list[tuple[str, str, Callable[[Sequence[Record]], Answer]]]] = {
+Check = tuple[str, str, Callable[[Sequence[Record]], Answer]]  # name, what it says, how a record answers it
+MODEL_CHECK: Check = (
+    "loss_is_finite_and_falls",
+    "Every logged loss is finite and the last is below the first.",
+    _loss_is_finite_and_falls,
+)
+MODELS = (
+    "evaluation_clip",
+    "attribute_judge",
+    "clip",
+    "base_captioner",
+    "ssc_captioner",
+    "dsc_captioner",
+    "vae",
+    "prompt_upsampler",
+    "latent_diffusion",
+    "diffusion_decoder",
+    "consistency_decoder",
+)
+CHECKS: dict[str, list[Check]] = {
     "raw_pairs": [("rows_conserved", "Kept and rejected rows add up to the rows read.", _rows_conserved)],
     "image_set": [("has_both_splits", "Both the training and the evaluation split hold rows.", _has_both_splits)],
     "recaptioned": [
         ("captions_fit_for_training", "The caption tests found nothing against a shard.", _captions_fit_for_training)
     ],
     "latents": [("has_rows", "Every shard holds latents.", _has_rows)],
-} | {
-    asset: [(*MODEL_CHECK, _loss_is_finite_and_falls)]
-    for asset in (
-        "evaluation_clip", "attribute_judge", "clip", "base_captioner", "ssc_captioner", "dsc_captioner", "vae",
-        "prompt_upsampler", "latent_diffusion", "diffusion_decoder", "consistency_decoder",
-    )
-}  # fmt: skip
+    **{asset: [MODEL_CHECK] for asset in MODELS},
+}
 
 
 def check_specs(asset: str) -> list[dg.AssetCheckSpec]:

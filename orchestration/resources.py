@@ -18,13 +18,13 @@ from .home import Home, dagster_url, mlflow_url
 class RecipeResource(dg.ConfigurableResource):
     """Which data set and recipe a run is for; the same for all of its assets."""
 
-    dataset: str = Field("scenes", description="Name of a folder under datasets/.")
-    recipe: str = Field("tiny", description=f"One of {', '.join(RECIPES)}.")
+    dataset: str = Field(default="scenes", description="Name of a folder under datasets/.")
+    recipe: str = Field(default="tiny", description=f"One of {', '.join(RECIPES)}.")
     overrides: dict[str, str] = Field(
         default_factory=dict,
         description="Dotted fields of the recipe, e.g. latent_diffusion.training.num_steps: '200'.",
     )
-    force: bool = Field(False, description="Make assets again even where nothing has changed.")
+    force: bool = Field(default=False, description="Make assets again even where nothing has changed.")
 
     def load(self) -> Any:
         """The resolved recipe; a wrong name or override is refused before any work."""
@@ -41,7 +41,9 @@ class RecipeResource(dg.ConfigurableResource):
 class LakeResource(dg.ConfigurableResource):
     """Where tables, models and reports lie."""
 
-    uri: str = Field("", description="A path or s3://bucket/prefix; empty takes ATELIER_LAKE or the deployment's home.")
+    uri: str = Field(
+        default="", description="A path or s3://bucket/prefix; empty takes ATELIER_LAKE or the deployment's home."
+    )
 
     def open(self, home: Home) -> Any:
         """The lake."""
@@ -53,9 +55,11 @@ class LakeResource(dg.ConfigurableResource):
 class ComputeResource(dg.ConfigurableResource):
     """Ray: attaches to an address where there is one, else starts a private cluster when the run first needs it."""
 
-    address: str = Field("", description="Ray address; empty takes RAY_ADDRESS, or a private cluster on this machine.")
-    num_cpus: int = Field(0, description="CPUs of a private cluster; 0 takes all of this machine's.")
-    object_store_mb: int = Field(256, description="Object store of a private cluster, in MiB.")
+    address: str = Field(
+        default="", description="Ray address; empty takes RAY_ADDRESS, or a private cluster on this machine."
+    )
+    num_cpus: int = Field(default=0, description="CPUs of a private cluster; 0 takes all of this machine's.")
+    object_store_mb: int = Field(default=256, description="Object store of a private cluster, in MiB.")
     _executor: Any = PrivateAttr(None)
 
     def open(self) -> Any:
@@ -80,7 +84,9 @@ class ComputeResource(dg.ConfigurableResource):
 class TrackingResource(dg.ConfigurableResource):
     """MLflow: runs, lineage and the model registry."""
 
-    uri: str = Field("", description="Tracking URI; empty takes MLFLOW_TRACKING_URI or the deployment's sqlite file.")
+    uri: str = Field(
+        default="", description="Tracking URI; empty takes MLFLOW_TRACKING_URI or the deployment's sqlite file."
+    )
 
     def open(self, home: Home) -> Any:
         """The tracker."""

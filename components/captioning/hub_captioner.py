@@ -33,10 +33,12 @@ class HubCaptionerConfig(Frozen):
         default_factory=lambda: dict(PROMPTS),
         description="What the model is asked, by kind of caption; empty for models that take no prompt.",
     )
-    max_new_tokens: int = Field(96, description="Longest answer in tokens.", gt=0)
-    num_beams: int = Field(1, description="Width of the beam search; 1 is greedy.", gt=0)
-    batch_size: int = Field(32, description="Pictures in one generation.", gt=0)
-    min_side: int = Field(224, description="Smaller pictures are enlarged to this side before the processor.", gt=0)
+    max_new_tokens: int = Field(default=96, description="Longest answer in tokens.", gt=0)
+    num_beams: int = Field(default=1, description="Width of the beam search; 1 is greedy.", gt=0)
+    batch_size: int = Field(default=32, description="Pictures in one generation.", gt=0)
+    min_side: int = Field(
+        default=224, description="Smaller pictures are enlarged to this side before the processor.", gt=0
+    )
 
 
 class HubCaptioner:

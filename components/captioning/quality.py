@@ -40,19 +40,29 @@ FINAL_PUNCTUATION = (".", "!", "?", "。")
 class QualityConfig(Frozen):
     """When a caption, and when all captions of a shard, must not be trained on."""
 
-    max_words: int = Field(120, description="Longest caption in words.", gt=0)
-    max_rejected_fraction: float = Field(0.05, description="Share of rejected captions.", ge=0, le=1)
-    max_leading_article_fraction: float = Field(0.5, description="Share of captions that begin with a, an, the.")
-    max_final_punctuation_fraction: float = Field(1.0, description="Share of captions that end with punctuation.")
-    min_distinct: int = Field(8, description="Distinct captions, where a shard has at least eight times as many rows.")
-    min_mean_words: float = Field(1.0, description="Mean length in words.")
+    max_words: int = Field(default=120, description="Longest caption in words.", gt=0)
+    max_rejected_fraction: float = Field(default=0.05, description="Share of rejected captions.", ge=0, le=1)
+    max_leading_article_fraction: float = Field(
+        default=0.5, description="Share of captions that begin with a, an, the."
+    )
+    max_final_punctuation_fraction: float = Field(
+        default=1.0, description="Share of captions that end with punctuation."
+    )
+    min_distinct: int = Field(
+        default=8, description="Distinct captions, where a shard has at least eight times as many rows."
+    )
+    min_mean_words: float = Field(default=1.0, description="Mean length in words.")
     min_clip_margin: float = Field(
-        0.0, description="Mean CLIP score with the own picture less that with another row's picture, cosine x 100."
+        default=0.0,
+        description="Mean CLIP score with the own picture less that with another row's picture, cosine x 100.",
     )
     max_style_drift: float = Field(
-        0.3, description="Largest change, against the examples, of the shares of articles, lower case and punctuation."
+        default=0.3,
+        description="Largest change, against the examples, of the shares of articles, lower case and punctuation.",
     )
-    max_length_ratio: float = Field(1.5, description="Largest ratio of mean words to the examples', either way.", ge=1)
+    max_length_ratio: float = Field(
+        default=1.5, description="Largest ratio of mean words to the examples', either way.", ge=1
+    )
 
 
 def problem_of(caption: str, config: QualityConfig) -> str | None:

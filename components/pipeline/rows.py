@@ -68,7 +68,7 @@ def load_rows(
 
 def subset(rows: Rows, chosen: np.ndarray) -> Rows:
     """The chosen rows in the given order (positions, int64)."""
-    pick = chosen.tolist()
+    pick: list[int] = chosen.tolist()
     return Rows(
         keys=[rows.keys[i] for i in pick],
         pixels=rows.pixels[chosen],

@@ -40,18 +40,20 @@ class DataConfig(Frozen):
     """What is taken from the data set and how pictures reach the models."""
 
     resolution: int = Field(description="Side of the square pictures that models see, in pixels.", gt=0)
-    fit: Literal["pad", "crop", "stretch"] = Field("pad", description="How other aspects become square.")
-    max_shards: int | None = Field(None, description="Take only the first shards (quick runs); none takes all.")
-    max_rows_per_shard: int | None = Field(None, description="Take only the first rows of a shard; none takes all.")
+    fit: Literal["pad", "crop", "stretch"] = Field(default="pad", description="How other aspects become square.")
+    max_shards: int | None = Field(default=None, description="Take only the first shards (quick runs); none takes all.")
+    max_rows_per_shard: int | None = Field(
+        default=None, description="Take only the first rows of a shard; none takes all."
+    )
     ingest: IngestConfig = Field(default_factory=IngestConfig, description="Limits and rules for pictures.")
 
 
 class MapConfig(Frozen):
     """Resources of data-parallel work: recaptioning and encoding."""
 
-    num_cpus_per_worker: float = Field(1.0, description="CPUs of one worker.", gt=0)
-    num_gpus_per_worker: float = Field(0.0, description="GPUs of one worker.", ge=0)
-    max_workers: int | None = Field(None, description="Workers at most; none takes what the cluster has free.")
+    num_cpus_per_worker: float = Field(default=1.0, description="CPUs of one worker.", gt=0)
+    num_gpus_per_worker: float = Field(default=0.0, description="GPUs of one worker.", ge=0)
+    max_workers: int | None = Field(default=None, description="Workers at most; none takes what the cluster has free.")
 
     @property
     def resources(self) -> Resources:
@@ -62,9 +64,11 @@ class MapConfig(Frozen):
 class RecaptionConfig(Frozen):
     """How captions are written and when a shard of them is refused."""
 
-    temperature: float = Field(0.0, description="0 writes greedily; above, captions are sampled per (seed, key).", ge=0)
-    seed: int = Field(0, description="Seed of sampled captions.")
-    num_gate_pictures: int = Field(256, description="Held-out pictures on which captioners must pass.", gt=0)
+    temperature: float = Field(
+        default=0.0, description="0 writes greedily; above, captions are sampled per (seed, key).", ge=0
+    )
+    seed: int = Field(default=0, description="Seed of sampled captions.")
+    num_gate_pictures: int = Field(default=256, description="Held-out pictures on which captioners must pass.", gt=0)
     quality: QualityConfig = Field(default_factory=QualityConfig, description="Thresholds of the caption tests.")
     workers: MapConfig = Field(default_factory=MapConfig, description="Resources of captioning workers.")
 
@@ -76,10 +80,10 @@ class EvaluationConfig(Frozen):
     num_pictures: int = Field(description="Held-out pictures for captions, judge and decoder.", gt=0)
     num_inference_steps: int = Field(description="Sampling steps of the text-to-image model.", gt=0)
     guidance_scale: float = Field(description="Classifier-free guidance weight; 1 turns it off.", ge=1)
-    num_teacher_steps: int = Field(25, description="Sampling steps of the undistilled decoder.", gt=0)
-    batch_size: int = Field(64, description="Pictures per batch while sampling.", gt=0)
-    seed: int = Field(1234, description="Seed of the sampled pictures.")
-    num_shown: int = Field(12, description="Pictures in each gallery.", gt=0)
+    num_teacher_steps: int = Field(default=25, description="Sampling steps of the undistilled decoder.", gt=0)
+    batch_size: int = Field(default=64, description="Pictures per batch while sampling.", gt=0)
+    seed: int = Field(default=1234, description="Seed of the sampled pictures.")
+    num_shown: int = Field(default=12, description="Pictures in each gallery.", gt=0)
 
 
 class Recipe(Frozen):

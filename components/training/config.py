@@ -13,21 +13,29 @@ class TrainingConfig(Frozen):
     num_steps: int = Field(description="Optimizer steps; 0 saves the model as it was built (a pretrained one).", ge=0)
     batch_size: int = Field(description="Rows per optimizer step over all workers.", gt=0)
     learning_rate: float = Field(description="Peak learning rate of AdamW.", gt=0)
-    lr_schedule: Literal["cosine", "linear", "constant"] = Field("cosine", description="After warm-up, towards 0.")
-    num_warmup_steps: int = Field(0, description="Steps of linear warm-up.", ge=0)
-    weight_decay: float = Field(0.01, description="AdamW's decoupled weight decay.", ge=0)
-    betas: tuple[float, float] = Field((0.9, 0.98), description="AdamW's running-average coefficients.")
-    max_grad_norm: float = Field(1.0, description="Gradients are clipped to this norm.", gt=0)
-    gradient_accumulation: int = Field(1, description="Micro-batches per step; must divide the batch.", gt=0)
-    ema_decay: float = Field(0.0, description="Decay of the weights' moving average that is saved; 0 turns it off.")
+    lr_schedule: Literal["cosine", "linear", "constant"] = Field(
+        default="cosine", description="After warm-up, towards 0."
+    )
+    num_warmup_steps: int = Field(default=0, description="Steps of linear warm-up.", ge=0)
+    weight_decay: float = Field(default=0.01, description="AdamW's decoupled weight decay.", ge=0)
+    betas: tuple[float, float] = Field(default=(0.9, 0.98), description="AdamW's running-average coefficients.")
+    max_grad_norm: float = Field(default=1.0, description="Gradients are clipped to this norm.", gt=0)
+    gradient_accumulation: int = Field(default=1, description="Micro-batches per step; must divide the batch.", gt=0)
+    ema_decay: float = Field(
+        default=0.0, description="Decay of the weights' moving average that is saved; 0 turns it off."
+    )
     precision: Literal["auto", "fp32", "bf16"] = Field(
-        "auto",
+        default="auto",
         description="Autocast type of forward and backward; auto is bf16 where the device has instructions for it.",
     )
-    seed: int = Field(0, description="Seed of order, noise, timesteps and caption choice.")
-    num_threads: int = Field(1, description="CPU threads; fixed, because sums depend on it in the last bit.", gt=0)
-    num_workers: int = Field(1, description="Ray Train workers; 1 trains in the run's own process.", gt=0)
-    num_gpus_per_worker: float = Field(0.0, description="GPUs that each worker takes.", ge=0)
-    log_every: int = Field(20, description="Steps between logged losses.", gt=0)
-    preview_every: int = Field(0, description="Steps between sample pictures; 0 makes them at the end only.", ge=0)
-    checkpoint_every: int = Field(0, description="Steps between checkpoints; 0 keeps none.", ge=0)
+    seed: int = Field(default=0, description="Seed of order, noise, timesteps and caption choice.")
+    num_threads: int = Field(
+        default=1, description="CPU threads; fixed, because sums depend on it in the last bit.", gt=0
+    )
+    num_workers: int = Field(default=1, description="Ray Train workers; 1 trains in the run's own process.", gt=0)
+    num_gpus_per_worker: float = Field(default=0.0, description="GPUs that each worker takes.", ge=0)
+    log_every: int = Field(default=20, description="Steps between logged losses.", gt=0)
+    preview_every: int = Field(
+        default=0, description="Steps between sample pictures; 0 makes them at the end only.", ge=0
+    )
+    checkpoint_every: int = Field(default=0, description="Steps between checkpoints; 0 keeps none.", ge=0)

@@ -182,7 +182,7 @@ class _Mover:
     @property
     def learning_rate(self) -> float:
         """The rate of the next step."""
-        return self.lr_scheduler.get_last_lr()[0]
+        return float(self.lr_scheduler.get_last_lr()[0])
 
     def update(self, gang: Gang) -> torch.Tensor:
         """Average gradients over the gang, clip, step; the gradients' norm before clipping."""

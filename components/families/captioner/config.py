@@ -22,21 +22,23 @@ class CaptionerConfig(Frozen):
     """
 
     family: Literal["captioner"] = "captioner"
-    text_kind: str = Field("caption", description="Kind of text to learn; rows without one are left out.")
-    tower_widths: tuple[int, ...] = Field((32, 48, 96, 128), description="Channels of each 3x3 convolution.")
-    tower_strides: tuple[int, ...] = Field((2, 1, 2, 2), description="Stride of each 3x3 convolution.")
-    decoder_width: int = Field(128, description="Width of the decoder.", gt=0)
-    decoder_layers: int = Field(2, description="Layers of the decoder.", gt=0)
-    decoder_heads: int = Field(4, description="Attention heads of the decoder.", gt=0)
-    decoder_expansion: int = Field(2, description="Width within the feed-forward layers over the decoder's.", gt=0)
-    vocab_size: int = Field(512, description="Upper bound of the tokenizer's vocabulary.", ge=260)
-    max_length: int = Field(40, description="Longest caption in tokens; the rest is cut off.", gt=1)
-    contrastive_weight: float = Field(
-        0.0, description="Weight of the contrastive loss against the parent clip's text encoder.", ge=0
+    text_kind: str = Field(default="caption", description="Kind of text to learn; rows without one are left out.")
+    tower_widths: tuple[int, ...] = Field(default=(32, 48, 96, 128), description="Channels of each 3x3 convolution.")
+    tower_strides: tuple[int, ...] = Field(default=(2, 1, 2, 2), description="Stride of each 3x3 convolution.")
+    decoder_width: int = Field(default=128, description="Width of the decoder.", gt=0)
+    decoder_layers: int = Field(default=2, description="Layers of the decoder.", gt=0)
+    decoder_heads: int = Field(default=4, description="Attention heads of the decoder.", gt=0)
+    decoder_expansion: int = Field(
+        default=2, description="Width within the feed-forward layers over the decoder's.", gt=0
     )
-    max_shift: int = Field(1, description="Largest shift of a training picture in pixels.", ge=0)
-    pretrained: str | None = Field(None, description="Folder or hub id of a checkpoint to start from")
-    seed: int = Field(0, description="Seed of the initial weights.")
+    vocab_size: int = Field(default=512, description="Upper bound of the tokenizer's vocabulary.", ge=260)
+    max_length: int = Field(default=40, description="Longest caption in tokens; the rest is cut off.", gt=1)
+    contrastive_weight: float = Field(
+        default=0.0, description="Weight of the contrastive loss against the parent clip's text encoder.", ge=0
+    )
+    max_shift: int = Field(default=1, description="Largest shift of a training picture in pixels.", ge=0)
+    pretrained: str | None = Field(default=None, description="Folder or hub id of a checkpoint to start from")
+    seed: int = Field(default=0, description="Seed of the initial weights.")
 
     def build(self, train: Rows, evaluation: Rows, parents: Mapping[str, Path]) -> CaptionerFamily:
         """The family: a fine-tune of ``parents["base_captioner"]``, or of ``pretrained``, or new.

@@ -19,24 +19,24 @@ class ClipConfig(Frozen):
 
     family: Literal["clip"] = "clip"
     text_kinds: tuple[str, ...] = Field(
-        ("caption",),
+        default=("caption",),
         description="Kinds of text to learn from, each as often; those that the rows lack are left out, without any "
         "the raw caption is taken.",
         min_length=1,
     )
-    patch_size: int = Field(4, description="Side of a picture token in pixels.", gt=0)
-    vision_width: int = Field(64, description="Width of the picture encoder.", gt=0)
-    vision_layers: int = Field(2, description="Layers of the picture encoder.", gt=0)
-    vision_heads: int = Field(4, description="Attention heads of the picture encoder.", gt=0)
-    text_width: int = Field(64, description="Width of the text encoder.", gt=0)
-    text_layers: int = Field(2, description="Layers of the text encoder.", gt=0)
-    text_heads: int = Field(4, description="Attention heads of the text encoder.", gt=0)
-    projection_dim: int = Field(128, description="Length of the embeddings.", gt=0)
-    vocab_size: int = Field(1024, description="Upper bound of the tokenizer's vocabulary.", ge=260)
-    max_length: int = Field(40, description="Longest text in tokens; the rest is cut off.", gt=1)
-    max_shift: int = Field(1, description="Largest shift of a training picture in pixels.", ge=0)
-    pretrained: str | None = Field(None, description="Folder or hub id of a checkpoint to start from")
-    seed: int = Field(0, description="Seed of the initial weights.")
+    patch_size: int = Field(default=4, description="Side of a picture token in pixels.", gt=0)
+    vision_width: int = Field(default=64, description="Width of the picture encoder.", gt=0)
+    vision_layers: int = Field(default=2, description="Layers of the picture encoder.", gt=0)
+    vision_heads: int = Field(default=4, description="Attention heads of the picture encoder.", gt=0)
+    text_width: int = Field(default=64, description="Width of the text encoder.", gt=0)
+    text_layers: int = Field(default=2, description="Layers of the text encoder.", gt=0)
+    text_heads: int = Field(default=4, description="Attention heads of the text encoder.", gt=0)
+    projection_dim: int = Field(default=128, description="Length of the embeddings.", gt=0)
+    vocab_size: int = Field(default=1024, description="Upper bound of the tokenizer's vocabulary.", ge=260)
+    max_length: int = Field(default=40, description="Longest text in tokens; the rest is cut off.", gt=1)
+    max_shift: int = Field(default=1, description="Largest shift of a training picture in pixels.", ge=0)
+    pretrained: str | None = Field(default=None, description="Folder or hub id of a checkpoint to start from")
+    seed: int = Field(default=0, description="Seed of the initial weights.")
 
     def build(self, train: Rows, evaluation: Rows, parents: Mapping[str, Path]) -> ClipFamily:
         """The family, new or from ``pretrained``; it has no parents.

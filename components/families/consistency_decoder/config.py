@@ -19,26 +19,33 @@ class ConsistencyDecoderConfig(Frozen):
 
     family: Literal["consistency_decoder"] = "consistency_decoder"
     pretrained: str | None = Field(
-        None,
+        default=None,
         description="Folder or hub id of a ConsistencyDecoderVAE of the teacher's architecture to start from; without "
         "one the student starts as its teacher.",
     )
-    min_scales: int = Field(8, description="Timesteps on the grid at the start.", ge=2)
-    max_scales: int = Field(32, description="Timesteps on the grid at the end.", ge=2, le=50)
+    min_scales: int = Field(default=8, description="Timesteps on the grid at the start.", ge=2)
+    max_scales: int = Field(default=32, description="Timesteps on the grid at the end.", ge=2, le=50)
     num_annealing_steps: int = Field(
-        200, description="Training steps over which the grid grows, by doubling at even intervals.", ge=0
+        default=200, description="Training steps over which the grid grows, by doubling at even intervals.", ge=0
     )
-    solver: Literal["ddim", "heun"] = Field("heun", description="The teacher's step between neighbours on the grid.")
+    solver: Literal["ddim", "heun"] = Field(
+        default="heun", description="The teacher's step between neighbours on the grid."
+    )
     target_decay: float = Field(
-        0.95, description="Decay of the target network's moving average; 0 makes it the student itself.", ge=0, lt=1
+        default=0.95,
+        description="Decay of the target network's moving average; 0 makes it the student itself.",
+        ge=0,
+        lt=1,
     )
     huber_scale: float = Field(
-        0.00054, description="Pseudo-Huber's c over the square root of the number of values in a picture.", ge=0
+        default=0.00054, description="Pseudo-Huber's c over the square root of the number of values in a picture.", ge=0
     )
     latent_noise: float = Field(
-        0.0, description="Standard deviation of noise on the latents, to bear generated ones; 0 adds none.", ge=0
+        default=0.0,
+        description="Standard deviation of noise on the latents, to bear generated ones; 0 adds none.",
+        ge=0,
     )
-    num_teacher_steps: int = Field(25, description="Sampling steps of the teacher's sample pictures.", gt=0)
+    num_teacher_steps: int = Field(default=25, description="Sampling steps of the teacher's sample pictures.", gt=0)
 
     @model_validator(mode="after")
     def _scales_grow(self) -> ConsistencyDecoderConfig:

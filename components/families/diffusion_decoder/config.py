@@ -19,37 +19,44 @@ class DiffusionDecoderConfig(Frozen):
 
     family: Literal["diffusion_decoder"] = "diffusion_decoder"
     pretrained: str | None = Field(
-        None,
+        default=None,
         description="Folder or hub id of a ConsistencyDecoderVAE whose U-Net to start from; its architecture stays.",
     )
-    block_out_channels: tuple[int, ...] = Field((16, 32), description="Width of each level, the first at full size.")
-    layers_per_block: int = Field(1, description="Residual blocks per level on the way down; one more on the way up.")
+    block_out_channels: tuple[int, ...] = Field(
+        default=(16, 32), description="Width of each level, the first at full size."
+    )
+    layers_per_block: int = Field(
+        default=1, description="Residual blocks per level on the way down; one more on the way up."
+    )
     norm_num_groups: int = Field(
-        1,
+        default=1,
         description="Groups of each GroupNorm; must divide every width. Small groups lose brightness.",
         gt=0,
     )
     starts_as_linear: bool = Field(
-        True,
+        default=True,
         description="Start as the best linear denoiser, which saves most of the steps; norm groups of the first level "
         "then need 14 channels.",
     )
-    has_attention: bool = Field(False, description="Self-attention in the middle.")
+    has_attention: bool = Field(default=False, description="Self-attention in the middle.")
     has_resnet_resampling: bool = Field(
-        False, description="Resample with a residual block, as openai/consistency-decoder does, not one convolution."
+        default=False,
+        description="Resample with a residual block, as openai/consistency-decoder does, not one convolution.",
     )
     time_embedding_type: Literal["positional", "learned"] = Field(
-        "positional", description="A learned table of 1,024 timesteps needs long training."
+        default="positional", description="A learned table of 1,024 timesteps needs long training."
     )
     residual_sigma: float = Field(
-        0.05,
+        default=0.05,
         description="Deviation of pictures in [-1, 1] that latents leave open; weighs low noise in the loss.",
         gt=0,
     )
     latent_noise: float = Field(
-        0.0, description="Standard deviation of noise on the latents, to bear generated ones; 0 adds none.", ge=0
+        default=0.0,
+        description="Standard deviation of noise on the latents, to bear generated ones; 0 adds none.",
+        ge=0,
     )
-    num_inference_steps: int = Field(25, description="Sampling steps of sample pictures.", gt=0)
+    num_inference_steps: int = Field(default=25, description="Sampling steps of sample pictures.", gt=0)
 
     def build(self, train: Rows, evaluation: Rows, parents: Mapping[str, Path]) -> DiffusionDecoder:
         """The family; its parent is ``vae``, and its rows need pixels and latents.

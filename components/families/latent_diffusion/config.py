@@ -19,33 +19,38 @@ class LatentDiffusionConfig(Frozen):
 
     family: Literal["latent_diffusion"] = "latent_diffusion"
     pretrained: str | None = Field(
-        None,
+        default=None,
         description="Folder or hub id of a StableDiffusionPipeline whose U-Net, text encoder and scheduler to use.",
     )
     block_out_channels: tuple[int, ...] = Field(
-        (32, 64, 128), description="Width of each level, the first at full size."
+        default=(32, 64, 128), description="Width of each level, the first at full size."
     )
     layers_per_block: tuple[int, ...] = Field(
-        (1, 1, 1), description="Residual blocks of each level on the way down; the way up has one more."
+        default=(1, 1, 1), description="Residual blocks of each level on the way down; the way up has one more."
     )
     has_attention: tuple[bool, ...] = Field(
-        (False, True, True), description="Which levels attend to the text; the middle always does."
+        default=(False, True, True), description="Which levels attend to the text; the middle always does."
     )
-    num_attention_heads: int = Field(4, description="Heads of every attention layer.", gt=0)
-    num_transformer_layers: int = Field(1, description="Transformer layers in each attending block.", gt=0)
-    norm_num_groups: int = Field(8, description="Groups of each GroupNorm; must divide every width.", gt=0)
-    trains_text_encoder: bool = Field(True, description="Train the text encoder on with the U-Net, or keep it frozen.")
+    num_attention_heads: int = Field(default=4, description="Heads of every attention layer.", gt=0)
+    num_transformer_layers: int = Field(default=1, description="Transformer layers in each attending block.", gt=0)
+    norm_num_groups: int = Field(default=8, description="Groups of each GroupNorm; must divide every width.", gt=0)
+    trains_text_encoder: bool = Field(
+        default=True, description="Train the text encoder on with the U-Net, or keep it frozen."
+    )
     synthetic_kind: Literal["ssc", "dsc", "truth_ssc", "truth_dsc"] = Field(
-        "dsc", description="Which synthetic captions are blended in; the truth is for an oracle to compare with."
+        default="dsc",
+        description="Which synthetic captions are blended in; the truth is for an oracle to compare with.",
     )
-    synthetic_fraction: float = Field(0.95, description="Share of steps that see a synthetic caption.", ge=0, le=1)
+    synthetic_fraction: float = Field(
+        default=0.95, description="Share of steps that see a synthetic caption.", ge=0, le=1
+    )
     caption_dropout: float = Field(
-        0.1, description="Share of captions left empty, for classifier-free guidance.", ge=0, lt=1
+        default=0.1, description="Share of captions left empty, for classifier-free guidance.", ge=0, lt=1
     )
-    time_mean: float = Field(1.2, description="Mean of the times' logit; above 0 dwells on noisy latents.")
-    time_std: float = Field(1.0, description="Standard deviation of the times' logit.", gt=0)
-    guidance_scale: float = Field(3.0, description="Guidance of sample pictures; 1 is none.", ge=1)
-    num_inference_steps: int = Field(16, description="Sampling steps of sample pictures.", gt=0)
+    time_mean: float = Field(default=1.2, description="Mean of the times' logit; above 0 dwells on noisy latents.")
+    time_std: float = Field(default=1.0, description="Standard deviation of the times' logit.", gt=0)
+    guidance_scale: float = Field(default=3.0, description="Guidance of sample pictures; 1 is none.", ge=1)
+    num_inference_steps: int = Field(default=16, description="Sampling steps of sample pictures.", gt=0)
 
     @model_validator(mode="after")
     def _levels_agree(self) -> LatentDiffusionConfig:

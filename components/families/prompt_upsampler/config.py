@@ -19,25 +19,27 @@ class PromptUpsamplerConfig(Frozen):
 
     family: Literal["prompt_upsampler"] = "prompt_upsampler"
     pretrained: str | None = Field(
-        None,
+        default=None,
         description="Folder or hub id of a T5, whose encoder alone is kept, untrained (num_steps must be 0); there is "
         "no prompt upsampling then.",
     )
-    vocab_size: int = Field(1024, description="Upper bound of the tokenizer's vocabulary.", ge=260)
+    vocab_size: int = Field(default=1024, description="Upper bound of the tokenizer's vocabulary.", ge=260)
     max_length: int = Field(
-        64, description="Upper bound of a prompt in tokens; the longest synthetic caption sets the length used.", gt=1
+        default=64,
+        description="Upper bound of a prompt in tokens; the longest synthetic caption sets the length used.",
+        gt=1,
     )
-    d_model: int = Field(128, description="Width of the model.", gt=0)
-    d_ff: int = Field(256, description="Width of the feed-forward layers.", gt=0)
-    num_layers: int = Field(2, description="Layers of the encoder, and of the decoder.", gt=0)
-    num_heads: int = Field(8, description="Attention heads; must divide d_model.", gt=0)
+    d_model: int = Field(default=128, description="Width of the model.", gt=0)
+    d_ff: int = Field(default=256, description="Width of the feed-forward layers.", gt=0)
+    num_layers: int = Field(default=2, description="Layers of the encoder, and of the decoder.", gt=0)
+    num_heads: int = Field(default=8, description="Attention heads; must divide d_model.", gt=0)
     has_offset_heads: bool = Field(
-        True,
+        default=True,
         description="Start each of the encoder's heads looking at one neighbour (-1, +1, -2, +2 ...): colours and "
         "places bind to their nouns much sooner.",
     )
     source_weights: dict[str, float] = Field(
-        {"ssc": 0.7, "dsc": 0.3},
+        default={"ssc": 0.7, "dsc": 0.3},
         description="How often each kind of text is the prompt that is rewritten into a dsc; a dsc is copied, so that "
         "a descriptive prompt stays as it is and the encoder has read descriptive text.",
     )

@@ -19,24 +19,31 @@ class VaeConfig(Frozen):
 
     family: Literal["vae"] = "vae"
     pretrained: str | None = Field(
-        None, description="Folder or hub id of an AutoencoderKL to start from; its own architecture and scaling stay."
+        default=None,
+        description="Folder or hub id of an AutoencoderKL to start from; its own architecture and scaling stay.",
     )
-    block_out_channels: tuple[int, ...] = Field((16, 32), description="Width of each level, the first at full size.")
-    layers_per_block: int = Field(1, description="Residual blocks per level of the encoder; the decoder has one more.")
-    latent_channels: int = Field(4, description="Channels of the latents; ConsistencyDecoderVAE accepts 4 alone.", gt=0)
-    norm_num_groups: int = Field(2, description="Groups of each GroupNorm; must divide every width.", gt=0)
+    block_out_channels: tuple[int, ...] = Field(
+        default=(16, 32), description="Width of each level, the first at full size."
+    )
+    layers_per_block: int = Field(
+        default=1, description="Residual blocks per level of the encoder; the decoder has one more."
+    )
+    latent_channels: int = Field(
+        default=4, description="Channels of the latents; ConsistencyDecoderVAE accepts 4 alone.", gt=0
+    )
+    norm_num_groups: int = Field(default=2, description="Groups of each GroupNorm; must divide every width.", gt=0)
     starts_as_average: bool = Field(
-        True,
+        default=True,
         description="Start as average pooling of colours, which saves most of the steps; each group of the norms then "
         "needs 8 channels.",
     )
-    has_attention: bool = Field(False, description="Self-attention in the middle of encoder and decoder.")
+    has_attention: bool = Field(default=False, description="Self-attention in the middle of encoder and decoder.")
     latent_noise: float = Field(
-        0.05, description="Standard deviation of the noise that the decoder learns to bear; 0 adds none.", ge=0
+        default=0.05, description="Standard deviation of the noise that the decoder learns to bear; 0 adds none.", ge=0
     )
-    l1_weight: float = Field(0.5, description="Weight of the absolute error beside the squared error.", ge=0)
-    moment_weight: float = Field(0.03, description="Pulls each latent channel to mean 0 and deviation 1.", ge=0)
-    covariance_weight: float = Field(0.003, description="Keeps latent channels uncorrelated.", ge=0)
+    l1_weight: float = Field(default=0.5, description="Weight of the absolute error beside the squared error.", ge=0)
+    moment_weight: float = Field(default=0.03, description="Pulls each latent channel to mean 0 and deviation 1.", ge=0)
+    covariance_weight: float = Field(default=0.003, description="Keeps latent channels uncorrelated.", ge=0)
 
     @model_validator(mode="after")
     def _norms_fit(self) -> VaeConfig:
