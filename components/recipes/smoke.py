@@ -19,7 +19,7 @@ LENIENT = QualityConfig(
 
 
 def smoke() -> Recipe:
-    """``make smoke``: two cores, under 3 minutes for the whole graph; captions and pictures stay poor."""
+    """``make smoke``: the whole graph with a few steps each; captions and pictures stay poor."""
 
     def training(num_steps: int, batch_size: int = 16, learning_rate: float = 2e-3, **changes) -> TrainingConfig:
         return TrainingConfig(
