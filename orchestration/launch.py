@@ -90,13 +90,14 @@ def _reason(failure: object) -> str:
 
 def _shard_range(target: Target, instance: dg.DagsterInstance) -> dict[str, str]:
     from components.data.catalog import load_dataset
+    from components.pipeline.ingest import shard_name
     from components.recipes import load_recipe
 
     recipe = load_recipe(target.recipe, target.overrides)
     reader = load_dataset(target.dataset).reader(
         recipe.data.resolution, recipe.data.max_rows_per_shard, recipe.data.max_shards
     )
-    names = [f"{position:05d}" for position in range(len(reader.shards()))]
+    names = [shard_name(position) for position in range(len(reader.shards()))]
     register_shards(instance, names)
     return {"dagster/asset_partition_range_start": names[0], "dagster/asset_partition_range_end": names[-1]}
 
