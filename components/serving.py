@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from components.data.lake import Lake
+from components.execution.device import best_device
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -62,6 +63,8 @@ def _load_pyfunc(data_path: str) -> Served:
     folder = Lake(parent or "/").fetch_folder(name, cache)
     if (folder / "model_index.json").is_file():
         return Served(_text_to_image(folder))
+    if (folder / "hub_captioner.json").is_file():
+        return Served(_hub_captioner(folder))
     if not (folder / "config.json").is_file():
         raise ValueError(f"{uri} holds no model (no model_index.json, no config.json); was it removed from the lake?")
     config = json.loads((folder / "config.json").read_text())
@@ -84,7 +87,7 @@ def _text_to_image(folder: Path) -> Answer:
     import torch
     from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 
-    pipeline: Any = DiffusionPipeline.from_pretrained(folder).to(_device())
+    pipeline: Any = DiffusionPipeline.from_pretrained(folder).to(best_device())
     pipeline.set_progress_bar_config(disable=True)
 
     def answer(rows: pd.DataFrame, params: dict[str, Any]) -> dict[str, list[Any]]:
@@ -103,7 +106,7 @@ def _captioner(folder: Path) -> Answer:
     from transformers import AutoImageProcessor, AutoModelForImageTextToText, AutoTokenizer
 
     model: Any = AutoModelForImageTextToText.from_pretrained(folder, trust_remote_code=True).eval()
-    model.to(_device())
+    model.to(best_device())
     processor, tokenizer = AutoImageProcessor.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
 
     def answer(rows: pd.DataFrame, params: dict[str, Any]) -> dict[str, list[Any]]:
@@ -117,11 +120,26 @@ def _captioner(folder: Path) -> Answer:
     return answer
 
 
+def _hub_captioner(folder: Path) -> Answer:
+    """A stock vision-language model with its prompt; pictures of all sizes, one at a time."""
+    import numpy as np
+
+    from components.families.hub_captioner.model import load_hub_captioner
+
+    captioner = load_hub_captioner(folder, best_device())
+
+    def answer(rows: pd.DataFrame, params: dict[str, Any]) -> dict[str, list[Any]]:
+        pictures = [np.asarray(_decode(file))[None] for files in _batches(rows, "image") for file in files]
+        return {"caption": [captioner.caption(picture, [""])[0] for picture in pictures]}
+
+    return answer
+
+
 def _upsampler(folder: Path) -> Answer:
     """A T5 that makes prompts descriptive."""
     from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
-    model: Any = AutoModelForSeq2SeqLM.from_pretrained(folder).to(_device()).eval()
+    model: Any = AutoModelForSeq2SeqLM.from_pretrained(folder).to(best_device()).eval()
     tokenizer = AutoTokenizer.from_pretrained(folder)
     longest = min(tokenizer.model_max_length, 512)
 
@@ -142,7 +160,7 @@ def _embedder(folder: Path) -> Answer:
     from torch.nn.functional import normalize
     from transformers import AutoImageProcessor, AutoModel, AutoTokenizer
 
-    model: Any = AutoModel.from_pretrained(folder).to(_device()).eval()
+    model: Any = AutoModel.from_pretrained(folder).to(best_device()).eval()
     processor, tokenizer = AutoImageProcessor.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
 
     def text(rows: list[str]) -> Any:
@@ -165,12 +183,6 @@ def _embedder(folder: Path) -> Answer:
         }
 
     return answer
-
-
-def _device() -> str:
-    import torch
-
-    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def _batches(rows: pd.DataFrame, column: str) -> list[list[Any]]:

@@ -1,5 +1,5 @@
 """Synthetic captions: writing them for a row group, and testing them like code.
 
-What belongs here: recaptioning, caption tests, captioners from the hub. What does not: our own captioner's network and
-training (``families.captioner``), and mixing captions while training (``data.blend``).
+What belongs here: recaptioning and caption tests. What does not: captioners (``families.captioner``,
+``families.hub_captioner``), and mixing captions while training (``data.blend``).
 """

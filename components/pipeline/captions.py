@@ -20,6 +20,7 @@ from components.contracts import Captioner, ModelVersion
 from components.data.lake import Record, digest_of
 from components.data.pictures import captioned_grid
 from components.data.pixels import decode_pixels
+from components.execution.device import best_device
 
 from .rows import load_rows, subset
 from .shards import ShardResult, ShardStage, make_shards
@@ -44,9 +45,11 @@ def choose_champions(ws: Workspace) -> Outcome:
 
 
 def _choose(ws: Workspace, candidates: Mapping[str, Record]) -> Made:
+    from components.captioning.quality import quality_of
     from components.captioning.recaption import measure_quality
 
-    rows = load_rows(ws).evaluation
+    split = load_rows(ws)
+    rows = split.evaluation
     rows = subset(rows, np.arange(min(len(rows), ws.recipe.recaption.num_gate_pictures)))
     scorer = _load_scorer(ws.model_folder("clip"))
     texts: dict[str, list[str]] = {}
@@ -55,7 +58,9 @@ def _choose(ws: Workspace, candidates: Mapping[str, Record]) -> Made:
         texts[kind] = load_kind(ws, kind).caption(rows.pixels, rows.keys)
         quality = measure_quality(texts[kind], rows.pixels, scorer, ws.recipe.recaption.quality)
         metadata |= {f"{kind}_{name}": value for name, value in quality.figures().items()}
-        verdict = quality.verdict(ws.recipe.recaption.quality)
+        examples = [text for text in split.train.texts.get(f"{kind}_example", ()) if text]
+        style = quality_of(examples, [], [], ws.recipe.recaption.quality) if examples else None
+        verdict = quality.verdict(ws.recipe.recaption.quality, style)
         if verdict:
             raise GateFailed(
                 f"{record.registry} stays a candidate, the champions stay as they were: its {kind} captions of "
@@ -208,11 +213,16 @@ def build_training_set(ws: Workspace) -> Outcome:
 
 def _load_captioner(folder: Path, temperature: float, seed: int) -> Captioner:
     from components.families.captioner.sample import load_captioner
+    from components.families.hub_captioner.model import SETTINGS_FILE, load_hub_captioner
 
-    return load_captioner(folder, temperature=temperature, seed=seed)
+    if not (folder / SETTINGS_FILE).exists():
+        return load_captioner(folder, best_device(), temperature=temperature, seed=seed)
+    if temperature:
+        raise ValueError(f"a hub captioner writes without sampling: set recaption.temperature from {temperature} to 0")
+    return load_hub_captioner(folder, best_device())
 
 
 def _load_scorer(folder: Path) -> Any:
     from components.families.clip.sample import load_clip
 
-    return load_clip(folder)
+    return load_clip(folder, best_device())

@@ -57,7 +57,7 @@ class _Evaluation:
         from components.families.latent_diffusion.sample import load_pipeline
         from components.families.vae.sample import load_vae
 
-        torch.set_num_threads(ws.recipe.latent_diffusion.training.num_threads)
+        torch.set_num_threads(ws.recipe.evaluation.num_threads)
         self.ws, self.parents, self.config = ws, parents, ws.recipe.evaluation
         rows = load_rows(ws, with_recaptions=True, with_latents=True, with_truth=True).evaluation
         self.rows: Rows = subset(rows, np.arange(min(len(rows), self.config.num_pictures)))

@@ -170,15 +170,16 @@ def silence_libraries() -> None:
 def family_rows(ws: Workspace, asset: str) -> SplitRows:
     """The rows that a model asset learns from, as its stage says."""
     stage = STAGES[asset]
+    only_text = stage.only_text if section_of(ws, asset).training.num_steps else None  # a hub captioner needs none
     rows = load_rows(
         ws,
         with_recaptions=stage.reads == "training_set",
         with_latents=stage.with_latents,
         with_truth=stage.with_truth,
     )
-    train: Rows = with_text(rows.train, stage.only_text) if stage.only_text else rows.train
+    train: Rows = with_text(rows.train, only_text) if only_text else rows.train
     if not len(train):
-        what = f"text {stage.only_text!r}" if stage.only_text else "training split"
+        what = f"text {only_text!r}" if only_text else "training split"
         raise UnfitParent(
             f"{asset} has no rows with {what}: give the data set an examples section (or a hub captioner in the "
             "recipe), and check splits.evaluation in its dataset.yaml"

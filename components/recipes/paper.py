@@ -1,5 +1,6 @@
 """The recipe ``paper``: DALL-E 3's shape at 256 pixels, on many GPUs, from public weights where there are any."""
 
+from components.families.hub_captioner.config import DSC_PROMPT, SSC_PROMPT, HubCaptionerConfig
 from components.families.latent_diffusion.config import LatentDiffusionConfig
 from components.families.prompt_upsampler.config import PromptUpsamplerConfig
 from components.families.vae.config import VaeConfig
@@ -9,14 +10,16 @@ from .base import base
 from .recipe import DataConfig, Recipe, Trained
 
 T5_XXL = "google/t5-v1_1-xxl"
+CAPTIONER = "Qwen/Qwen2.5-VL-7B-Instruct"
 VAE_F8 = "stabilityai/sd-vae-ft-mse"
 
 
 def paper() -> Recipe:
     """T5-XXL, the f8 VAE of Rombach et al., 500,000 steps at batch 2,048 (Betker et al. 2023, section 3.2, App. A).
 
-    The paper does not disclose the U-Net's size; this one follows Stable Diffusion's. Put paths of local copies in
-    place of the hub ids with ``--set vae.model.pretrained=...`` and ``--set prompt_upsampler.model.pretrained=...``.
+    The paper does not disclose the U-Net's size; this one follows Stable Diffusion's. Its captioner is not public; a
+    stock vision-language model with two prompts stands in its place. Put paths of local copies in place of the hub ids
+    with ``--set vae.model.pretrained=...`` (likewise ``prompt_upsampler``, ``base_captioner``).
     Not measured.
     """
     untrained = TrainingConfig(num_steps=0, batch_size=1, learning_rate=1e-4, num_gpus_per_worker=1.0)
@@ -24,6 +27,13 @@ def paper() -> Recipe:
         update={
             "name": "paper",
             "data": DataConfig(resolution=256, fit="crop"),
+            "base_captioner": Trained(
+                model=HubCaptionerConfig(pretrained=CAPTIONER, prompt=DSC_PROMPT), training=untrained
+            ),
+            "ssc_captioner": Trained(
+                model=HubCaptionerConfig(prompt=SSC_PROMPT, max_new_tokens=24), training=untrained
+            ),
+            "dsc_captioner": Trained(model=HubCaptionerConfig(prompt=DSC_PROMPT), training=untrained),
             "vae": Trained(model=VaeConfig(pretrained=VAE_F8), training=untrained),
             "prompt_upsampler": Trained(model=PromptUpsamplerConfig(pretrained=T5_XXL), training=untrained),
             "latent_diffusion": Trained(

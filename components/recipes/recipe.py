@@ -5,7 +5,7 @@ What belongs here: the shape of a recipe. What does not: any recipe's values (``
 
 import json
 from collections.abc import Mapping
-from typing import Any, Generic, Literal, TypeVar
+from typing import Annotated, Any, Generic, Literal, TypeVar
 
 from pydantic import Field, ValidationError
 
@@ -17,12 +17,14 @@ from components.families.captioner.config import CaptionerConfig
 from components.families.clip.config import ClipConfig
 from components.families.consistency_decoder.config import ConsistencyDecoderConfig
 from components.families.diffusion_decoder.config import DiffusionDecoderConfig
+from components.families.hub_captioner.config import HubCaptionerConfig
 from components.families.latent_diffusion.config import LatentDiffusionConfig
 from components.families.prompt_upsampler.config import PromptUpsamplerConfig
 from components.families.vae.config import VaeConfig
 from components.training.config import TrainingConfig
 
 Model = TypeVar("Model")
+AnyCaptioner = Annotated[CaptionerConfig | HubCaptionerConfig, Field(discriminator="family")]
 
 
 class RecipeError(ValueError):
@@ -83,6 +85,7 @@ class EvaluationConfig(Frozen):
     num_teacher_steps: int = Field(default=25, description="Sampling steps of the undistilled decoder.", gt=0)
     batch_size: int = Field(default=64, description="Pictures per batch while sampling.", gt=0)
     seed: int = Field(default=1234, description="Seed of the sampled pictures.")
+    num_threads: int = Field(default=2, description="CPU threads, while nothing else runs beside the report.", gt=0)
     num_shown: int = Field(default=12, description="Pictures in each gallery.", gt=0)
 
 
@@ -94,9 +97,9 @@ class Recipe(Frozen):
     evaluation_clip: Trained[ClipConfig]
     attribute_judge: Trained[JudgeConfig]
     clip: Trained[ClipConfig]
-    base_captioner: Trained[CaptionerConfig]
-    ssc_captioner: Trained[CaptionerConfig]
-    dsc_captioner: Trained[CaptionerConfig]
+    base_captioner: Trained[AnyCaptioner]
+    ssc_captioner: Trained[AnyCaptioner]
+    dsc_captioner: Trained[AnyCaptioner]
     recaption: RecaptionConfig
     vae: Trained[VaeConfig]
     latents: MapConfig = Field(default_factory=MapConfig, description="Resources of encoding workers.")

@@ -14,7 +14,12 @@ from components.training.config import TrainingConfig
 from .recipe import DataConfig, EvaluationConfig, RecaptionConfig, Recipe, Trained
 
 LENIENT = QualityConfig(
-    max_rejected_fraction=1.0, max_leading_article_fraction=1.0, min_distinct=0, min_clip_margin=-100
+    max_rejected_fraction=1.0,
+    max_leading_article_fraction=1.0,
+    min_distinct=0,
+    min_clip_margin=-100,
+    max_style_drift=1.0,
+    max_length_ratio=1000.0,
 )
 
 

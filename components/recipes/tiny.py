@@ -41,7 +41,7 @@ def tiny() -> Recipe:
         base_captioner=Trained(
             model=CaptionerConfig(contrastive_weight=0.1), training=training(400, 32, 2e-3, weight_decay=0.02)
         ),
-        ssc_captioner=Trained(model=ssc_example, training=training(400, 16, 2e-3, weight_decay=0.02)),
+        ssc_captioner=Trained(model=ssc_example, training=training(1000, 16, 2e-3, weight_decay=0.02)),
         dsc_captioner=Trained(model=dsc_example, training=training(1000, 16, 2e-3, weight_decay=0.02)),
         recaption=RecaptionConfig(),
         vae=Trained(model=VaeConfig(), training=training(1400, 8, 2e-3)),
@@ -50,7 +50,7 @@ def tiny() -> Recipe:
             model=LatentDiffusionConfig(
                 block_out_channels=(32, 64), layers_per_block=(0, 1), has_attention=(False, True)
             ),
-            training=training(1200, 16, 2e-3, ema_decay=0.995, preview_every=400),
+            training=training(1400, 32, 2e-3, ema_decay=0.995, preview_every=350),
         ),
         diffusion_decoder=Trained(model=DiffusionDecoderConfig(), training=training(1000, 8, 3e-3, ema_decay=0.99)),
         consistency_decoder=Trained(

@@ -16,7 +16,7 @@ from diffusers.optimization import get_scheduler
 from diffusers.training_utils import EMAModel
 
 from components.contracts import Family, Gang, Objective
-from components.execution.precision import fast_dtype
+from components.execution.device import fast_dtype
 
 from .checkpoint import CheckpointFolder
 from .config import TrainingConfig
@@ -177,7 +177,7 @@ class _Mover:
             num_warmup_steps=config.num_warmup_steps,
             num_training_steps=max(1, config.num_steps),
         )
-        self.ema = EMAModel(self.parameters, decay=config.ema_decay) if config.ema_decay else None
+        self.ema = EMAModel(self.parameters, decay=config.ema_decay, foreach=True) if config.ema_decay else None
 
     @property
     def learning_rate(self) -> float:

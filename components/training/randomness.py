@@ -6,6 +6,7 @@ from them (timesteps, caption choice), which stays in that family's objective.
 
 import hashlib
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -20,12 +21,17 @@ def rows_at(step: int, *, batch_size: int, num_rows: int, seed: int) -> np.ndarr
     pieces = []
     while batch_size > 0:
         epoch, offset = divmod(first, num_rows)
-        order = np.random.default_rng([seed, epoch]).permutation(num_rows)
-        piece = order[offset : offset + batch_size]
+        piece = _order_of(seed, epoch, num_rows)[offset : offset + batch_size]
         pieces.append(piece)
         first += len(piece)
         batch_size -= len(piece)
     return np.concatenate(pieces)
+
+
+@lru_cache(maxsize=2)
+def _order_of(seed: int, epoch: int, num_rows: int) -> np.ndarray:
+    """The permutation of one epoch; kept, because a step needs a batch of it and drawing it costs all rows."""
+    return np.random.default_rng([seed, epoch]).permutation(num_rows)
 
 
 class SeededRandom:

@@ -107,14 +107,14 @@ def scale_to(tower: ConvTower, pixel_values: torch.Tensor) -> None:
 def load_parts(source: str | Path) -> CaptionerParts:
     """A captioner of ours, or any stock VisionEncoderDecoderModel, from a folder or the hub, in float32.
 
-    No code of a folder is run. Raises ValueError for any other model: ``captioning.hub_captioner`` takes those.
+    No code of a folder is run. Raises ValueError for any other model: ``families.hub_captioner`` takes those.
     """
     settings, _ = VisionEncoderDecoderConfig.get_config_dict(source)  # as written: no stock class knows the tower
     expected = VisionEncoderDecoderConfig.model_type
     if settings.get("model_type") != expected:
         raise ValueError(
             f"{source} holds a {settings.get('model_type')!r} model, this family trains {expected!r}; use such a "
-            "checkpoint, or a hub captioner, which is not trained"
+            "checkpoint, or the family hub_captioner, which is not trained"
         )
     is_ours = settings.get("architectures") == [ConvTowerCaptioner.__name__]
     network = ConvTowerCaptioner if is_ours else VisionEncoderDecoderModel

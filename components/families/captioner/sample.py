@@ -12,7 +12,7 @@ import torch
 from transformers import LogitsProcessor, LogitsProcessorList
 
 from components.contracts import Captioner
-from components.execution.precision import fast_dtype
+from components.execution.device import fast_dtype
 
 from .model import CaptionerParts, load_parts
 

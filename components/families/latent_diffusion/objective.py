@@ -15,6 +15,7 @@ import torch
 from components.contracts import Loss, Objective, Preview, Rows, StepRandom
 from components.data.blend import RAW, choose_texts
 from components.data.pictures import captioned_grid
+from components.execution.device import best_device
 
 from .config import LatentDiffusionConfig
 from .model import NUM_TRAIN_TIMESTEPS, new_pipeline
@@ -78,6 +79,8 @@ class LatentDiffusion:
         self.pipeline = new_pipeline(config, parents, self.latents.shape[1:])
         self.tokenizer = self.pipeline.tokenizer
         self.text_encoder, self.unet = self.pipeline.text_encoder, self.pipeline.unet
+        if best_device() == "cpu":
+            self.unet.set_default_attn_processor()  # bf16 SDPA goes back many times slower than eager attention there
         self.text_encoder.requires_grad_(config.trains_text_encoder)
         self.pipeline.vae.eval().requires_grad_(False)
         self.objective = FlowMatchingObjective(self.text_encoder, self.unet, config)

@@ -15,6 +15,7 @@ import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 
 from components.data.pixels import Fit, decode_pixels
+from components.execution.device import best_device
 from components.schemas import LATENTS
 
 from .model import arranged, latents_of, load_autoencoder, pixel_values_of
@@ -71,12 +72,11 @@ class LatentWorker:
     folder: str
     resolution: int
     fit: Fit = "pad"
-    device: str = "cpu"
     batch_size: int = 64
 
     def __call__(self) -> _LatentTables:
         """Load the VAE, once per worker."""
-        return _LatentTables(load_vae(self.folder, self.device), self)
+        return _LatentTables(load_vae(self.folder, best_device()), self)
 
 
 class _LatentTables:

@@ -3,12 +3,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from transformers import AutoTokenizer, T5Config, T5EncoderModel, T5ForConditionalGeneration
+from transformers import AutoTokenizer, T5EncoderModel
 from transformers.models.t5.modeling_t5 import T5Attention
 
 from components.contracts import Rows
 from components.data import scenes as world
-from components.data.tokenization import train_tokenizer
 from components.families.prompt_upsampler.config import PromptUpsamplerConfig
 from components.families.prompt_upsampler.model import OFFSET_BIAS
 from components.families.prompt_upsampler.objective import FrozenTextEncoder, PromptUpsamplerFamily
@@ -16,6 +15,7 @@ from components.families.prompt_upsampler.sample import PromptUpsampler, extract
 from components.training.config import TrainingConfig
 from components.training.loop import Trainer
 from components.training.randomness import SeededRandom
+from tests.checkpoints import save_t5
 
 SMALL = PromptUpsamplerConfig(vocab_size=400, d_model=32, d_ff=64, num_layers=1)
 DESCRIPTIVE = "large red circle top left, small blue star bottom right, on a gray background"
@@ -137,13 +137,7 @@ def test_the_extracted_encoder_is_the_upsamplers_and_ignores_padding(
 
 
 def test_the_encoder_of_a_hub_t5_is_kept_untrained(tmp_path: Path) -> None:
-    torch.manual_seed(0)
-    tokenizer = train_tokenizer([DESCRIPTIVE], vocab_size=300, max_length=512)
-    hub = T5ForConditionalGeneration(
-        T5Config(vocab_size=len(tokenizer), d_model=16, d_kv=8, d_ff=32, num_layers=1, num_heads=2)
-    )
-    hub.save_pretrained(tmp_path / "hub")
-    tokenizer.save_pretrained(tmp_path / "hub")
+    hub = save_t5(tmp_path / "hub", [DESCRIPTIVE])
     config = PromptUpsamplerConfig(pretrained=str(tmp_path / "hub"), max_length=20)
     family = config.build(rows_of(0, 4), rows_of(4, 4), {})
     assert isinstance(family, FrozenTextEncoder)

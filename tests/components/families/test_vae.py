@@ -18,6 +18,7 @@ from components.schemas import LATENTS, RAW_PAIRS
 from components.training.config import TrainingConfig
 from components.training.loop import Trainer
 from components.training.randomness import SeededRandom
+from tests.checkpoints import save_vae
 
 SMALL = VaeConfig(block_out_channels=(8, 16), norm_num_groups=1)
 
@@ -122,16 +123,7 @@ def test_the_same_weights_give_the_same_bytes_without_paths(family: Vae, folder:
 
 
 def test_a_pretrained_vae_keeps_its_architecture_and_scaling(tmp_path: Path) -> None:
-    torch.manual_seed(0)
-    hub = AutoencoderKL(
-        down_block_types=("DownEncoderBlock2D",) * 3,
-        up_block_types=("UpDecoderBlock2D",) * 3,
-        block_out_channels=(8, 8, 16),
-        norm_num_groups=4,
-        scaling_factor=0.25,
-        shift_factor=0.5,
-    ).eval()
-    hub.save_pretrained(tmp_path / "hub")
+    hub = save_vae(tmp_path / "hub")
     rows = rows_of(0, 8)
     family = VaeConfig(pretrained=str(tmp_path / "hub")).build(rows, rows, {})
     family.save(tmp_path / "saved")

@@ -1,4 +1,4 @@
-"""Which number format a device computes fast in.
+"""Which device work runs on, and which number format it computes fast in.
 
 What belongs here: facts of the hardware. What does not: whether a training wants them (``training.config``).
 """
@@ -9,6 +9,13 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import torch
+
+
+def best_device() -> str:
+    """``cuda`` where this process may use a GPU (Ray shows a worker only those that it asked for), else ``cpu``."""
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def fast_dtype(device: torch.device | str = "cpu") -> torch.dtype:
