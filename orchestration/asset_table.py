@@ -19,8 +19,17 @@ from .partitions import SHARDS
 OWNERS = ["team:atelier"]
 
 
-def whole_asset(*, group: str, kinds: set[str], deps: Sequence[str]) -> Callable[[Any], Any]:
-    """An unpartitioned asset; its function gives the name and, as docstring, the description."""
+def whole_asset(
+    *,
+    group: str,
+    kinds: set[str],
+    deps: Sequence[str | dg.AssetDep],
+    partitions_def: dg.PartitionsDefinition | None = None,
+) -> Callable[[Any], Any]:
+    """An asset that is made as a whole (or partition by partition, one in a run).
+
+    Its function gives the name and, as docstring, the description.
+    """
 
     def decorate(function: Any) -> dg.AssetsDefinition:
         name = function.__name__
@@ -32,6 +41,7 @@ def whole_asset(*, group: str, kinds: set[str], deps: Sequence[str]) -> Callable
             description=inspect.getdoc(function),
             code_version=CODE_VERSIONS[name],
             check_specs=check_specs(name),
+            partitions_def=partitions_def,
         )(function)
 
     return decorate

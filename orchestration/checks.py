@@ -67,6 +67,7 @@ MODELS = (
     "vae",
     "prompt_upsampler",
     "latent_diffusion",
+    "caption_blend_study",
     "diffusion_decoder",
     "consistency_decoder",
 )

@@ -54,6 +54,7 @@ def _parser() -> argparse.ArgumentParser:
         sub.add_argument("--force", action="store_true", help="make assets again even where nothing has changed")
         if name == "run":
             sub.add_argument("job", choices=list(BY_NAME))
+            sub.add_argument("--partition", help="of a job that makes one partition: an arm of the study")
         if name == "demo":
             sub.add_argument("--until", choices=list(BY_NAME), help="stop after this job (and what it needs)")
     return parser
@@ -91,7 +92,7 @@ def _prepare_services(home: Home) -> None:
 
 def _run(parsed: argparse.Namespace) -> int:
     log_to_terminal()
-    return 0 if run_job(_target(parsed), parsed.job) else 1
+    return 0 if run_job(_target(parsed), parsed.job, parsed.partition) else 1
 
 
 def _ingest(parsed: argparse.Namespace) -> int:
@@ -131,7 +132,7 @@ def _demo(parsed: argparse.Namespace) -> int:
         finally:
             head.stop()
     seconds = time.perf_counter() - started
-    failed = [job.name for job in jobs if not done.get(job.name)]
+    failed = [job.label for job in jobs if not done.get(job.label)]
     if failed:
         print(f"atelier: not done: {', '.join(failed)}; the logs are in {home.logs}", file=sys.stderr)
         return 1

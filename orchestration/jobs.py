@@ -10,6 +10,8 @@ from typing import Any
 
 import dagster as dg
 
+from components.pipeline.study import DEMO_ARM
+
 
 @dataclass(frozen=True, slots=True)
 class NamedJob:
@@ -20,6 +22,12 @@ class NamedJob:
     description: str
     after: tuple[str, ...] = ()
     is_sharded: bool = False
+    partition: str | None = None  # of an asset whose partitions are not shards
+
+    @property
+    def label(self) -> str:
+        """What the terminal calls one run of the job."""
+        return self.name if self.partition is None else f"{self.name} {self.partition}"
 
     def define(self) -> Any:
         """The Dagster job."""
@@ -39,23 +47,31 @@ JOBS = (
     NamedJob("recaption", ("recaptioned",), "Write captions for every shard.", after=("captioners",), is_sharded=True),
     NamedJob("encode", ("latents",), "Cache the latents of every shard.", after=("autoencoder",), is_sharded=True),
     NamedJob(
-        "diffusion",
-        ("training_set", "prompt_upsampler", "text_encoder", "latent_diffusion"),
-        "Train the text-to-image model.",
-        after=("recaption", "encode"),
+        "text",
+        ("training_set", "prompt_upsampler", "text_encoder"),
+        "Write the manifest of captions and train the text encoder.",
+        after=("recaption",),
     ),
+    NamedJob("diffusion", ("latent_diffusion",), "Train the text-to-image model.", after=("text", "encode")),
+    NamedJob("judges", ("evaluation_clip", "attribute_judge"), "Train the independent judges.", after=("images",)),
     NamedJob(
         "decoder",
         ("diffusion_decoder", "consistency_decoder"),
         "Train the diffusion decoder and distil it to two steps.",
         after=("encode",),
     ),
-    NamedJob("judges", ("evaluation_clip", "attribute_judge"), "Train the independent judges.", after=("images",)),
+    NamedJob(
+        "study",
+        ("caption_blend_study",),
+        "Train the text-to-image model on another blend of captions; the demo's is raw captions alone.",
+        after=("text", "encode", "judges"),
+        partition=DEMO_ARM,
+    ),
     NamedJob(
         "report",
         ("evaluation_report",),
         "Measure everything and write the report.",
-        after=("diffusion", "decoder", "judges"),
+        after=("diffusion", "decoder", "judges", "study"),
     ),
 )
 BY_NAME = {job.name: job for job in JOBS}

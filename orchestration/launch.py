@@ -56,10 +56,10 @@ class Target:
         }
 
 
-def run_job(target: Target, name: str) -> bool:
+def run_job(target: Target, name: str, partition: str | None = None) -> bool:
     """Run one job in this process against the deployment's Dagster instance; whether it succeeded.
 
-    A sharded job runs over all shards of the source as one range.
+    A sharded job runs over all shards of the source as one range, any other partitioned job over one partition.
     """
     from .definitions import build_definitions
 
@@ -68,8 +68,16 @@ def run_job(target: Target, name: str) -> bool:
     with dg.DagsterInstance.get() as instance:
         tags = _shard_range(target, instance) if job.is_sharded else {}
         result = definitions.resolve_job_def(name).execute_in_process(
-            instance=instance, run_config=target.run_config(), tags=tags, raise_on_error=False
+            instance=instance,
+            run_config=target.run_config(),
+            tags=tags,
+            partition_key=partition or job.partition,
+            raise_on_error=False,
         )
+        for evaluation in result.get_asset_check_evaluations():
+            if not evaluation.passed and evaluation.severity == dg.AssetCheckSeverity.ERROR:
+                said = "; ".join(f"{name}: {value.value}" for name, value in evaluation.metadata.items())
+                log.error("%s: check %s failed: %s", evaluation.asset_key.to_user_string(), evaluation.check_name, said)
         for event in result.all_events:
             failure = event.event_specific_data if event.is_step_failure else None
             if failure is not None:
@@ -109,24 +117,28 @@ def run_jobs(
     side_by_side: int = 2,
     environment: Mapping[str, str] | None = None,
 ) -> dict[str, bool]:
-    """Run jobs in processes of their own as soon as what they wait for has succeeded; whether each succeeded.
+    """Run jobs in processes of their own as soon as what they wait for has succeeded; by label, whether each succeeded.
 
     Jobs whose parents failed are left out of the result. ``environment`` is added to the processes' own.
     """
-    wanted = {job.name for job in jobs}
     waiting = list(jobs)
     running: dict[str, subprocess.Popen] = {}
     done: dict[str, bool] = {}
     lock = threading.Lock()
+
+    def is_ready(job: NamedJob) -> bool:
+        parents = [other.label for other in jobs if other.name in job.after]
+        return all(done.get(label) for label in parents)
+
     try:
         while waiting or running:
-            ready = [job for job in waiting if all(done.get(name) for name in job.after if name in wanted)]
+            ready = [job for job in waiting if is_ready(job)]
             for job in ready[: side_by_side - len(running)]:
                 waiting.remove(job)
-                running[job.name] = _start(target, job.name, lock, environment or {})
+                running[job.label] = _start(target, job, lock, environment or {})
             if not running:
                 break
-            finished = next((name for name, process in running.items() if process.poll() is not None), None)
+            finished = next((label for label, process in running.items() if process.poll() is not None), None)
             if finished is None:
                 time.sleep(0.2)
                 continue
@@ -139,20 +151,21 @@ def run_jobs(
     return done
 
 
-def _start(target: Target, name: str, lock: threading.Lock, added: Mapping[str, str]) -> subprocess.Popen:
+def _start(target: Target, job: NamedJob, lock: threading.Lock, added: Mapping[str, str]) -> subprocess.Popen:
     """Start one job; its lines go to the terminal under the job's name, all of its output to a log file."""
     environment = {**os.environ, **added, "OMP_WAIT_POLICY": "passive", "PYTHONUNBUFFERED": "1"}
     environment.setdefault("OMP_NUM_THREADS", "1")
+    partition = ["--partition", job.partition] if job.partition else []
     process = subprocess.Popen(
-        [sys.executable, "-m", "orchestration.cli", "run", name, *target.arguments()],
+        [sys.executable, "-m", "orchestration.cli", "run", job.name, *partition, *target.arguments()],
         env=environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
     )
-    path = target.home.logs / f"{name}.log"
+    path = target.home.logs / f"{job.label.replace(' ', '-')}.log"
     assert process.stdout is not None
-    threading.Thread(target=_follow, args=(process.stdout, path, name, lock), daemon=True).start()
+    threading.Thread(target=_follow, args=(process.stdout, path, job.label, lock), daemon=True).start()
     return process
 
 

@@ -1,8 +1,11 @@
-"""The one partition set: the shards of the deployment's data set, zero-padded and registered in order."""
+"""The partition sets: the shards of the deployment's data set, registered in order, and the arms of the study."""
 
 import dagster as dg
 
+from components.pipeline.study import ARMS
+
 SHARDS = dg.DynamicPartitionsDefinition(name="shards")
+STUDY_ARMS = dg.StaticPartitionsDefinition(list(ARMS))
 
 
 def register_shards(instance: dg.DagsterInstance, names: list[str]) -> list[str]:

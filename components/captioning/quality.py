@@ -32,7 +32,7 @@ ADVERT = re.compile(
     re.IGNORECASE,
 )
 STUTTER = re.compile(r"(\S{1,8}?)\1{5,}")  # within a word, and in scripts without blanks
-WORD = re.compile(r"[^\W_]+")
+WORD = re.compile(r"[^\W_]+(?:-[^\W_]+)*")
 LONGEST_LOOP = 12  # words of a phrase that is looked for right behind itself
 FINAL_PUNCTUATION = (".", "!", "?", "。")
 
@@ -73,7 +73,9 @@ def problem_of(caption: str, config: QualityConfig) -> str | None:
     if len(words) > config.max_words:
         return f"too_long: {len(words)} words"
     loop = STUTTER.search(caption)
-    repeated = loop[1] if loop else repeated_phrase(words)
+    # What stands before a colon is a heading, which the text behind it may say again ("apple: apple; fruit").
+    parts = [WORD.findall(part) for part in caption.lower().split(":")]
+    repeated = loop[1] if loop else next(filter(None, map(repeated_phrase, parts)), None)
     if repeated:
         return f"repetition: {repeated!r}"
     if PREAMBLE.match(caption) or ADVERT.search(caption):

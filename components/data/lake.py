@@ -188,7 +188,7 @@ class Lake:
         folder = self.place(record.asset, record.kind, record.shard)
         self.write_json(f"{folder}/{record.data_version}.record.json", asdict(record))
         self.write_json(f"{folder}/current.json", asdict(record))
-        if record.kind == "model":
+        if record.kind == "model" and record.path:
             self.write_bytes(f"{folder}/latest", record.data_version.encode())
 
     # ----------------------------------------------------------------------------------------------------- folders

@@ -58,6 +58,7 @@ class GenerationFigures(Frozen):
     upsampled: bool = Field(description="Whether the upsampler rewrote the prompts; they are judged as they were.")
     decoder: str = Field(description="vae or consistency.")
     num_prompts: int
+    num_seeds: int = Field(default=1, description="Trainings that the figures are the mean of.")
     scene_accuracy: Figure | None = None
     object_accuracy: Figure | None = None
     colour: Figure | None = None
@@ -73,6 +74,19 @@ class GenerationFigures(Frozen):
     retrieval_at_1: Figure | None = None
     fid: Figure | None = None
     kid: Figure | None = None
+
+
+class CurvePoint(Frozen):
+    """How well a model in training follows prompts after so many steps."""
+
+    model: str
+    prompts: str = Field(description="raw (original captions), short or descriptive.")
+    step: int
+    num_seeds: int = 1
+    scene_accuracy: Figure | None = None
+    object_accuracy: Figure | None = None
+    clip_score: Figure | None = None
+    retrieval_at_1: Figure | None = None
 
 
 class GeneratedDecoderFigures(Frozen):
@@ -117,6 +131,7 @@ class Report(Frozen):
     judge: JudgeFigures | None = None
     captions: dict[str, CaptionFigures] = Field(default_factory=dict)
     generation: tuple[GenerationFigures, ...] = ()
+    curves: tuple[CurvePoint, ...] = Field(default=(), description="Prompt following over training, by blend.")
     decoder: dict[str, DecoderFigures] = Field(default_factory=dict)
     models: dict[str, ModelRecord] = Field(default_factory=dict)
 

@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
+from .figures import CurvePoint
 from .intervals import Figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure as Sheet
 
+_COLORS = ("#c0392b", "#8e7cc3", "#9bb7e0", "#6c97d6", "#4477c6", "#1f4fa0", "#2e8b57", "#888888")
 _INK, _GRID, _COLOR = "#33363b", "#d9dce1", "#3563c9"
 _MAX_PANELS = 9
 
@@ -62,6 +64,44 @@ def interval_bars(figures: Mapping[str, Figure], title: str, unit: str = "") -> 
     axes.margins(x=0.12)
     axes.set_title(f"{title} (lines: 95 % intervals)", fontsize=9, color=_INK, loc="left")
     _quiet(axes)
+    return _picture(sheet)
+
+
+def curves(points: Sequence[CurvePoint]) -> Image.Image:
+    """CLIP score and objects drawn rightly over training steps, a panel per kind of prompt, a line per blend.
+
+    After figure 4 of the DALL-E 3 report, which shows CLIP scores on original and on descriptive captions.
+    """
+    kinds = [
+        (kind, name)
+        for name in ("clip_score", "object_accuracy")
+        for kind in dict.fromkeys(point.prompts for point in points)
+        if any(getattr(point, name) for point in points if point.prompts == kind)
+    ]
+    if not kinds:
+        raise ValueError("no point holds a CLIP score or an object accuracy")
+    columns = max(sum(name == other for _, other in kinds) for _, name in kinds)
+    num_rows = len({name for _, name in kinds})
+    sheet = _sheet(4.2 * columns, 3.0 * num_rows)
+    row_of = {name: row for row, name in enumerate(dict.fromkeys(name for _, name in kinds))}
+    placed = dict.fromkeys(row_of, 0)
+    for kind, name in kinds:
+        placed[name] += 1
+        axes = sheet.add_subplot(num_rows, columns, row_of[name] * columns + placed[name])
+        for number, model in enumerate(dict.fromkeys(point.model for point in points)):
+            chosen = [p for p in points if p.prompts == kind and p.model == model and getattr(p, name)]
+            steps, figures = [point.step for point in chosen], [getattr(point, name) for point in chosen]
+            color = _COLORS[number % len(_COLORS)]
+            axes.plot(steps, [one.value for one in figures], marker="o", markersize=3, color=color, label=model)
+            bounds = [one.ci95 or (one.value, one.value) for one in figures]
+            axes.fill_between(
+                steps, [b[0] for b in bounds], [b[1] for b in bounds], color=color, alpha=0.13, linewidth=0
+            )
+        title = "CLIP score" if name == "clip_score" else "objects drawn rightly"
+        axes.set_title(f"{title}, {kind} prompts", fontsize=9, color=_INK, loc="left")
+        axes.set_xlabel("training steps", fontsize=8, color=_INK)
+        _quiet(axes)
+    sheet.axes[0].legend(fontsize=7, frameon=False)
     return _picture(sheet)
 
 

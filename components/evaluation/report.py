@@ -197,7 +197,8 @@ def _by_prompts(generation: Sequence[GenerationFigures]) -> dict[str, list[tuple
     groups: dict[str, list[tuple[str, Part]]] = {}
     for figures in generation:
         prompts = f"{figures.prompts} prompts" + (", upsampled" if figures.upsampled else "")
-        row = (f"{figures.model}, {figures.decoder}", figures)
+        seeds = f" ({figures.num_seeds} seeds)" if figures.num_seeds > 1 else ""
+        row = (f"{figures.model}, {figures.decoder}{seeds}", figures)
         groups.setdefault(f"{prompts} ({figures.num_prompts:,})", []).append(row)
     return groups
 

@@ -14,6 +14,7 @@ from .ingest import build_image_set, ingest, shard_names
 from .latents import encode, extract_text_encoder
 from .report import evaluate
 from .shards import ShardResult
+from .study import train_demo_arms
 from .train import STAGES, train_model
 from .workspace import Outcome, Workspace
 
@@ -27,6 +28,7 @@ WHOLE: dict[str, Callable[[Workspace], Outcome]] = {
     "champion_captioners": choose_champions,
     "training_set": build_training_set,
     "text_encoder": extract_text_encoder,
+    "caption_blend_study": train_demo_arms,
     "evaluation_report": evaluate,
     **{asset: partial(train_model, asset=asset) for asset in STAGES},
 }
@@ -49,6 +51,7 @@ ORDER = (
     "consistency_decoder",
     "evaluation_clip",
     "attribute_judge",
+    "caption_blend_study",
     "evaluation_report",
 )
 

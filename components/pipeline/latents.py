@@ -16,7 +16,7 @@ from components import schemas
 from components.data.lake import Record
 
 from .shards import ShardResult, ShardStage, make_shards
-from .train import register
+from .train import KeptAs, register
 from .workspace import Made, Outcome, Workspace
 
 
@@ -57,7 +57,7 @@ def extract_text_encoder(ws: Workspace) -> Outcome:
             extract(ws.model_folder("prompt_upsampler"), folder)
             version = ws.lake.add_folder(ws.lake.place("text_encoder", "model"), folder)
         parents = [parent.registry] if parent.registry else []
-        registered = register(ws, "text_encoder", version, None, inputs, parents)
+        registered = register(ws, KeptAs("text_encoder"), version, None, inputs, parents)
         ws.tracker.set_alias(registered, "champion")
         path = f"{ws.lake.place('text_encoder', 'model')}/{version}"
         return Made(version, path, metadata={"taken_from": parent.registry}, registry=str(registered))

@@ -21,20 +21,23 @@ from components.contracts import ModelVersion, Rows
 from components.data.lake import Record
 from components.data.pictures import captioned_grid, grid
 
+from .judging import blend_name, load_judges, load_upsampler, prompt_sets
 from .rows import load_rows, subset
+from .study import UPSAMPLED, finished_arms, read_drawn
 from .train import STAGES
 from .workspace import Made, Outcome, Workspace, kind_of
 
 log = logging.getLogger(__name__)
-PROMPT_KINDS = ("short", "descriptive")
 
 
 def evaluate(ws: Workspace) -> Outcome:
     """Measure the current versions of all models on held-out pictures and prompts, and write the report."""
     parents = {name: ws.parent(name) for name in ("image_set", "training_set", "champion_captioners", *STAGES)}
     inputs = {name: record.data_version for name, record in parents.items()}
+    arms = finished_arms(ws)
+    inputs |= {f"{record.asset}[{record.shard}]": record.data_version for each in arms.values() for record in each}
     settings = {"evaluation": ws.recipe.evaluation.model_dump(mode="json"), "fit": ws.recipe.data.fit}
-    return ws.materialize("evaluation_report", inputs, settings, lambda _: _Evaluation(ws, parents).run())
+    return ws.materialize("evaluation_report", inputs, settings, lambda _: _Evaluation(ws, parents, arms).run())
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +53,7 @@ class Sampled:
 class _Evaluation:
     """One evaluation: the held-out rows, the judges and the models, loaded once."""
 
-    def __init__(self, ws: Workspace, parents: Mapping[str, Record]) -> None:
+    def __init__(self, ws: Workspace, parents: Mapping[str, Record], arms: Mapping[str, Sequence[Record]]) -> None:
         import torch
 
         from components.diffusion.latent_decoder import load_decoder
@@ -58,30 +61,14 @@ class _Evaluation:
         from components.families.vae.sample import load_vae
 
         torch.set_num_threads(ws.recipe.evaluation.num_threads)
-        self.ws, self.parents, self.config = ws, parents, ws.recipe.evaluation
+        self.ws, self.parents, self.arms, self.config = ws, parents, arms, ws.recipe.evaluation
         rows = load_rows(ws, with_recaptions=True, with_latents=True, with_truth=True).evaluation
         self.rows: Rows = subset(rows, np.arange(min(len(rows), self.config.num_pictures)))
-        self.judges, self.feature_extractor = self._judges()
+        self.judges, self.feature_extractor = load_judges(ws, self.rows)
         self.pipeline = load_pipeline(ws.model_folder("latent_diffusion"))
         self.vae = load_vae(ws.model_folder("vae"))
         self.consistency = load_decoder(ws.model_folder("consistency_decoder"))
         self.teacher = load_decoder(ws.model_folder("diffusion_decoder"))
-
-    def _judges(self) -> tuple[Any, str]:
-        from components.evaluation.measurement import Judges, Reference
-        from components.families.clip.sample import load_clip
-
-        clip = load_clip(self.ws.model_folder("evaluation_clip"))
-        if self.rows.scenes is None:
-            name = f"{self.parents['evaluation_clip'].registry} image embeddings"
-            reference = Reference.of(clip.image_embeds, self.rows.pixels)
-            return Judges(None, clip.image_embeds, clip.text_embeds, reference), name
-        from components.families.attribute_judge.sample import load_judge
-
-        judge = load_judge(self.ws.model_folder("attribute_judge"))
-        reference = Reference.of(judge.features, self.rows.pixels)
-        name = f"{self.parents['attribute_judge'].registry} features"
-        return Judges(judge.read, clip.image_embeds, clip.text_embeds, reference), name
 
     def run(self) -> Made:
         """All figures, the page, the promotion."""
@@ -105,6 +92,7 @@ class _Evaluation:
             judge=judge,
             captions=self.caption_figures(),
             generation=tuple(self.generation_figures(samples)),
+            curves=tuple(self.curves()),
             decoder=self.decoder_figures(decoded, samples),
             models=self.model_records(),
         )
@@ -147,36 +135,13 @@ class _Evaluation:
     # -------------------------------------------------------------------------------------------------- generation
     def sample(self) -> list[Sampled]:
         """Pictures for short prompts (as they are and upsampled) and for descriptive ones."""
-        upsample = self._upsampler()
+        upsample = load_upsampler(self.ws)
         sampled = []
-        for prompts in self.prompt_sets():
+        for prompts in prompt_sets(self.rows, self.config.num_prompts):
             sampled.append(self._sampled(prompts, prompts.texts, is_upsampled=False))
             if prompts.kind == "short" and upsample is not None:
                 sampled.append(self._sampled(prompts, upsample(prompts.texts), is_upsampled=True))
         return sampled
-
-    def prompt_sets(self) -> list[Any]:
-        """Held-out prompts: from the truth where there is any, else the held-out pictures' own synthetic captions."""
-        from components.data import scenes as world
-        from components.evaluation.measurement import PromptSet
-
-        rows = subset(self.rows, np.arange(min(len(self.rows), self.config.num_prompts)))
-        if rows.scenes is None:
-            texts = {"short": rows.texts["ssc"], "descriptive": rows.texts["dsc"]}
-            return [PromptSet(kind, [text or "" for text in texts[kind]]) for kind in PROMPT_KINDS]
-        return [
-            PromptSet(
-                kind, world.prompts(kind, rows.scenes), [world.prompt_facts(kind, scene) for scene in rows.scenes]
-            )
-            for kind in PROMPT_KINDS
-        ]
-
-    def _upsampler(self) -> Any:
-        from components.families.prompt_upsampler.sample import load_upsampler
-
-        if self.ws.recipe.prompt_upsampler.model.pretrained:
-            return None  # a hub T5's encoder cannot rewrite prompts
-        return load_upsampler(self.ws.model_folder("prompt_upsampler"))
 
     def _sampled(self, prompts: Any, written: Sequence[str], *, is_upsampled: bool) -> Sampled:
         from components.diffusion.latent_decoder import decode_latents
@@ -202,13 +167,13 @@ class _Evaluation:
     @property
     def model_name(self) -> str:
         """The blend that the model was trained on, for example ``dsc-95``."""
-        model = self.ws.recipe.latent_diffusion.model
-        return f"{model.synthetic_kind}-{round(100 * model.synthetic_fraction)}"
+        return blend_name(self.ws.recipe.latent_diffusion.model)
 
     def generation_figures(self, samples: Sequence[Sampled]) -> list[Any]:
+        """The main model through both decoders, then every other blend that the study has trained."""
         from components.evaluation.measurement import evaluate_generation
 
-        return [
+        own = [
             evaluate_generation(
                 pixels,
                 sampled.prompts,
@@ -220,6 +185,52 @@ class _Evaluation:
             for sampled in samples
             for decoder, pixels in sampled.pixels.items()
         ]
+        return own + [row for blend, records in self.arms.items() for row in self._arm_rows(blend, records, samples)]
+
+    def _arm_rows(self, blend: str, records: Sequence[Record], samples: Sequence[Sampled]) -> list[Any]:
+        from components.evaluation.figures import GenerationFigures
+        from components.evaluation.intervals import across_seeds
+
+        if blend == self.model_name and len(records) == 1:
+            return []  # the main model itself, trained once more
+        name = f"{blend} (study)" if blend == self.model_name else blend
+        rows = []
+        for sampled in samples:
+            kind = UPSAMPLED if sampled.is_upsampled else sampled.prompts.kind
+            measured = [figures_from(record.metadata["figures"][kind]) for record in records]
+            rows.append(
+                GenerationFigures(
+                    model=name,
+                    prompts=sampled.prompts.kind,
+                    upsampled=sampled.is_upsampled,
+                    decoder="vae",
+                    num_prompts=len(sampled.prompts.texts),
+                    num_seeds=len(records),
+                    **{field: across_seeds([one[field] for one in measured]) for field in measured[0]},
+                )
+            )
+        return rows
+
+    def curves(self) -> list[Any]:
+        """The arms of the study over their training steps, as means over seeds."""
+        from components.evaluation.figures import CurvePoint
+        from components.evaluation.intervals import across_seeds
+
+        points = []
+        for blend, records in self.arms.items():
+            for position, point in enumerate(records[0].metadata["curve"]):
+                measured = [figures_from(record.metadata["curve"][position]["figures"]) for record in records]
+                fields = [name for name in measured[0] if name in CurvePoint.model_fields]
+                points.append(
+                    CurvePoint(
+                        model=blend,
+                        prompts=point["prompts"],
+                        step=point["step"],
+                        num_seeds=len(records),
+                        **{name: across_seeds([one[name] for one in measured]) for name in fields},
+                    )
+                )
+        return points
 
     # ----------------------------------------------------------------------------------------------------- decoder
     def decode(self) -> dict[str, tuple[int, np.ndarray]]:
@@ -300,7 +311,7 @@ class _Evaluation:
     def keep(self, report: Any, samples: Sequence[Sampled], decoded: Mapping[str, tuple[int, np.ndarray]]) -> Made:
         from components.evaluation.report import render_html
 
-        page = render_html(report, self.examples(samples, decoded))
+        page = render_html(report, self.examples(report, samples, decoded))
         place = self.ws.lake.place("evaluation_report", "report")
         content = {"index.html": page.encode(), "report.json": report.to_json().encode()}
         with tempfile.TemporaryDirectory() as temporary:
@@ -333,11 +344,16 @@ class _Evaluation:
             pictures=self.pictures(samples, decoded),
         )
 
-    def examples(self, samples: Sequence[Sampled], decoded: Mapping[str, tuple[int, np.ndarray]]) -> Any:
+    def examples(self, report: Any, samples: Sequence[Sampled], decoded: Mapping[str, tuple[int, np.ndarray]]) -> Any:
         """What the page shows: captions, the same prompts through both decoders, decoded pictures enlarged, losses."""
         from components.evaluation.report import CaptionExample, Examples, Gallery
 
         shown = self.config.num_shown
+        drawn = {
+            blend: read_drawn(self.ws, records[0])
+            for blend, records in self.arms.items()
+            if blend in ("raw", "oracle") and blend != self.model_name
+        }
         kinds = {"raw": "caption", "ssc": "ssc", "dsc": "dsc"}
         return Examples(
             captions=[
@@ -350,23 +366,35 @@ class _Evaluation:
                 Gallery(
                     f"{sampled.prompts.kind} prompts{', upsampled' if sampled.is_upsampled else ''}",
                     sampled.written[:shown],
-                    {f"{self.model_name}, {name}": pixels[:shown] for name, pixels in sampled.pixels.items()},
+                    {
+                        **{blend: pictures[kind][:shown] for blend, pictures in drawn.items()},
+                        **{f"{self.model_name}, {name}": pixels[:shown] for name, pixels in sampled.pixels.items()},
+                    },
                 )
                 for sampled in samples
+                for kind in [UPSAMPLED if sampled.is_upsampled else sampled.prompts.kind]
             ],
             decoder=Gallery(
                 "Held-out pictures, encoded and decoded",
                 [self.rows.texts["caption"][i] or "" for i in range(min(6, len(self.rows)))],
                 {"original": self.rows.pixels[:6], **{name: pixels[:6] for name, (_, pixels) in decoded.items()}},
             ),
-            plots=self._loss_plots(),
+            plots=self._plots(report),
         )
 
-    def _loss_plots(self) -> dict[str, Any]:
-        from components.evaluation.plots import loss_curves
+    def _plots(self, report: Any) -> dict[str, Any]:
+        from components.evaluation.plots import curves, interval_bars, loss_curves
 
+        plots = {"Caption blends over training": curves(report.curves)} if report.curves else {}
+        for prompts in dict.fromkeys(one.prompts for one in report.generation):
+            rows = [one for one in report.generation if one.prompts == prompts and one.decoder == "vae"]
+            bars = {one.model: one.clip_score for one in rows if not one.upsampled and one.clip_score}
+            if len(bars) > 1:
+                plots[f"Caption blends, {prompts} prompts"] = interval_bars(bars, f"CLIP score, {prompts} prompts")
         histories = {name: self.parents[name].metadata.get("losses") or [] for name in ("latent_diffusion", "vae")}
-        return {f"{name}: losses": loss_curves(history) for name, history in histories.items() if len(history) > 1}
+        return plots | {
+            f"{name}: losses": loss_curves(history) for name, history in histories.items() if len(history) > 1
+        }
 
     def pictures(self, samples: Sequence[Sampled], decoded: Mapping[str, tuple[int, np.ndarray]]) -> dict[str, Any]:
         """Grids for the asset's page in the Dagster UI."""
@@ -400,6 +428,16 @@ class _Evaluation:
             name, number = str(record.registry).rsplit("/", 1)
             self.ws.tracker.set_alias(ModelVersion(name, number, self.ws.lake.uri(record.path)), "champion")
         return True
+
+
+def figures_from(values: Mapping[str, Sequence[Any]]) -> dict[str, Any]:
+    """Figures as a record keeps them, back from value, interval and number of samples."""
+    from components.evaluation.intervals import Figure
+
+    return {
+        name: Figure(value, tuple(interval) if interval else None, num_samples)
+        for name, (value, interval, num_samples) in values.items()
+    }
 
 
 def git_commit() -> str | None:

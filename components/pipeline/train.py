@@ -10,11 +10,12 @@ import io
 import json
 import logging
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from PIL import Image
 
 from components.contracts import Gang, ModelVersion, Resources, Rows, TrackedRun
@@ -39,13 +40,14 @@ class ModelStage:
     reads: str = "image_set"
     with_latents: bool = False
     with_truth: bool = False
+    needs_truth: bool = False  # not made for a data set without ground truth
     only_text: str | None = None
     is_gated: bool = False  # a later asset decides whether the candidate becomes champion
 
 
 STAGES = {
     "evaluation_clip": ModelStage(with_truth=True),
-    "attribute_judge": ModelStage(with_truth=True),
+    "attribute_judge": ModelStage(with_truth=True, needs_truth=True),
     "clip": ModelStage(),
     "base_captioner": ModelStage(parents=("clip",)),
     "ssc_captioner": ModelStage(parents=("base_captioner",), only_text="ssc_example", is_gated=True),
@@ -76,36 +78,89 @@ def train_model(ws: Workspace, asset: str) -> Outcome:
         "data": ws.recipe.data.model_dump(mode="json", include={"resolution", "fit"}),
         "evaluation_fraction": ws.dataset.evaluation_fraction,
     }
-    return ws.materialize(asset, inputs, settings, lambda fingerprint: _train(ws, asset, fingerprint, inputs))
+
+    def make(fingerprint: str) -> Made:
+        if stage.needs_truth and not ws.dataset.has_ground_truth:
+            return Made("none", "", metadata={"not_made": f"data set {ws.dataset.name!r} has no ground truth"})
+        return fit_stage(ws, asset, fingerprint, inputs).made
+
+    return ws.materialize(asset, inputs, settings, make)
 
 
-def _train(ws: Workspace, asset: str, fingerprint: str, inputs: Mapping[str, str]) -> Made:
-    stage, section = STAGES[asset], section_of(ws, asset)
+@dataclass(frozen=True, slots=True)
+class KeptAs:
+    """The asset (and its partition) under which a trained model is kept."""
+
+    asset: str
+    shard: str | None = None
+
+    @property
+    def label(self) -> str:
+        """What progress lines call it."""
+        return self.asset if self.shard is None else f"{self.asset}[{self.shard}]"
+
+
+@dataclass(frozen=True, slots=True)
+class Fitted:
+    """A trained model, and what it drew on the way where a :class:`SamplingPlan` asked for it (by step, by kind)."""
+
+    made: Made
+    drawn: Mapping[int, Mapping[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class SamplingPlan:
+    """Prompts by kind that a text-to-image model draws after certain steps, as latents, for curves over training."""
+
+    steps: tuple[int, ...]
+    prompts: Mapping[str, Sequence[str]]
+    seed: int
+    num_inference_steps: int
+    guidance_scale: float
+
+
+def fit_stage(
+    ws: Workspace,
+    asset: str,
+    fingerprint: str,
+    inputs: Mapping[str, str],
+    kept_as: KeptAs | None = None,
+    sampling: SamplingPlan | None = None,
+) -> Fitted:
+    """Train what the stage of a model asset says, keep the folder and register its version as ``candidate``."""
+    stage, section, kept_as = STAGES[asset], section_of(ws, asset), kept_as or KeptAs(asset)
     training = section.training
     parents = [registry for name in stage.parents if (registry := ws.parent(name).registry)]
     run = ws.tracker.start(
-        ws.registry_name(asset),
+        ws.registry_name(kept_as.asset, kept_as.shard),
         section.model_dump(mode="json"),
-        {**ws.run_tags, "asset": asset, "recipe": ws.recipe.name},
+        {**ws.run_tags, "asset": kept_as.label, "recipe": ws.recipe.name},
     )
     try:
         run.log_input(stage.reads, ws.lake.uri(ws.parent(stage.reads).path), inputs[stage.reads], "training")
         result = ws.executor.fit(
             fit_model,
-            {"workspace": spec_of(ws), "asset": asset, "fingerprint": fingerprint, "run_id": run.run_id},
+            {
+                "workspace": spec_of(ws),
+                "asset": asset,
+                "kept_as": kept_as,
+                "sampling": sampling,
+                "fingerprint": fingerprint,
+                "run_id": run.run_id,
+            },
             num_workers=training.num_workers,
             resources=Resources(training.num_threads, training.num_gpus_per_worker),
         )
     except BaseException:
         ws.tracker.finish(run, failed=True)
         raise
-    version = register(ws, asset, result["version"], run, inputs, parents)
+    version = register(ws, kept_as, result["version"], run, inputs, parents)
     ws.tracker.finish(run)
     if not stage.is_gated:
         ws.tracker.set_alias(version, "champion")
-    return Made(
+    made = Made(
         data_version=result["version"],
-        path=f"{ws.lake.place(asset, 'model')}/{result['version']}",
+        path=f"{ws.lake.place(kept_as.asset, 'model', kept_as.shard)}/{result['version']}",
         metadata={
             **result["metrics"],
             "steps": training.num_steps,
@@ -118,15 +173,17 @@ def _train(ws: Workspace, asset: str, fingerprint: str, inputs: Mapping[str, str
         pictures={name: _open_picture(ws, path) for name, path in result["pictures"].items()},
         registry=str(version),
     )
+    return Fitted(made, result["drawn"])
 
 
 def register(
-    ws: Workspace, asset: str, version: str, run: TrackedRun | None, inputs: Mapping[str, str], parents: list[str]
+    ws: Workspace, kept_as: KeptAs, version: str, run: TrackedRun | None, inputs: Mapping[str, str], parents: list[str]
 ) -> ModelVersion:
     """Register the model folder's version and make it ``candidate``."""
     tags = {**ws.run_tags, "data_version": version, **{f"input.{name}": value[:200] for name, value in inputs.items()}}
-    uri = ws.lake.uri(f"{ws.lake.place(asset, 'model')}/{version}")
-    registered = ws.tracker.register(ws.registry_name(asset), uri, run=run, tags=tags, parents=parents)
+    uri = ws.lake.uri(f"{ws.lake.place(kept_as.asset, 'model', kept_as.shard)}/{version}")
+    name = ws.registry_name(kept_as.asset, kept_as.shard)
+    registered = ws.tracker.register(name, uri, run=run, tags=tags, parents=parents)
     ws.tracker.set_alias(registered, "candidate")
     return registered
 
@@ -139,23 +196,30 @@ def fit_model(gang: Gang, config: Mapping[str, Any]) -> Mapping[str, Any]:
     from components.training.loop import Trainer
 
     silence_libraries()
-    ws, asset = open_workspace(config["workspace"]), config["asset"]
+    ws, asset, kept_as = open_workspace(config["workspace"]), config["asset"], config["kept_as"]
     section = section_of(ws, asset)
     torch.set_num_threads(section.training.num_threads)
     rows = family_rows(ws, asset)
     parents = {name: ws.model_folder(name) for name in STAGES[asset].parents}
     torch.manual_seed(section.training.seed)  # initial weights: the libraries draw them from the process's generator
     family = section.model.build(rows.train, rows.evaluation, parents)
-    checkpoints = CheckpointFolder(ws.scratch / "checkpoints" / f"{asset}-{config['fingerprint']}")
+    checkpoints = CheckpointFolder(ws.scratch / "checkpoints" / f"{kept_as.asset}-{config['fingerprint']}")
     device = "cuda" if torch.cuda.is_available() and section.training.num_gpus_per_worker else "cpu"
     trainer = Trainer(family, section.training, gang=gang, device=device, checkpoints=checkpoints)
     run = ws.tracker.resume(config["run_id"])
-    history, last = _follow(trainer, asset, run if gang.rank == 0 else None)
+    sketchbook = Sketchbook(config["sampling"], checkpoints.path.parent)
+    history, last = _follow(trainer, kept_as.label, run if gang.rank == 0 else None, sketchbook)
     if gang.rank != 0:
         return {}
-    result = _keep(ws, asset, trainer, run, history)
+    result = _keep(ws, asset, kept_as, trainer, run, history)
+    drawn = sketchbook.drawn()
     checkpoints.clear()
-    return {**result, "num_rows": family.num_rows, "rows_per_second": round(last.rows_per_second, 1) if last else 0.0}
+    return {
+        **result,
+        "drawn": drawn,
+        "num_rows": family.num_rows,
+        "rows_per_second": round(last.rows_per_second, 1) if last else 0.0,
+    }
 
 
 def silence_libraries() -> None:
@@ -170,12 +234,14 @@ def silence_libraries() -> None:
 def family_rows(ws: Workspace, asset: str) -> SplitRows:
     """The rows that a model asset learns from, as its stage says."""
     stage = STAGES[asset]
-    only_text = stage.only_text if section_of(ws, asset).training.num_steps else None  # a hub captioner needs none
+    section = section_of(ws, asset)
+    only_text = stage.only_text if section.training.num_steps else None  # a hub captioner needs none
+    needs_truth = getattr(section.model, "synthetic_kind", "").startswith("truth_")
     rows = load_rows(
         ws,
         with_recaptions=stage.reads == "training_set",
         with_latents=stage.with_latents,
-        with_truth=stage.with_truth,
+        with_truth=stage.with_truth or needs_truth,
     )
     train: Rows = with_text(rows.train, only_text) if only_text else rows.train
     if not len(train):
@@ -187,12 +253,48 @@ def family_rows(ws: Workspace, asset: str) -> SplitRows:
     return SplitRows(train, rows.evaluation)
 
 
+class Sketchbook:
+    """Draws what a :class:`SamplingPlan` asks for, into files, which a resumed training finds again."""
+
+    def __init__(self, plan: SamplingPlan | None, folder: Path) -> None:
+        self.plan = plan
+        self.folder = folder
+
+    def draw(self, trainer: Trainer, step: int) -> None:
+        """Draw the prompts where this step is one of the plan's."""
+        if self.plan is None or step not in self.plan.steps:
+            return
+        from components.families.latent_diffusion.sample import generate_latents
+
+        family: Any = trainer.family
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with trainer.averaged_weights():
+            for kind, prompts in self.plan.prompts.items():
+                latents = generate_latents(
+                    family.pipeline,
+                    prompts,
+                    [self.plan.seed + number for number in range(len(prompts))],
+                    num_inference_steps=self.plan.num_inference_steps,
+                    guidance_scale=self.plan.guidance_scale,
+                )
+                np.save(self.folder / f"drawn-{step}-{kind}.npy", latents.astype(np.float16))
+
+    def drawn(self) -> dict[int, dict[str, np.ndarray]]:
+        """By step and kind of prompt: latents float16 (N, C, h, w)."""
+        if self.plan is None:
+            return {}
+        return {
+            step: {kind: np.load(self.folder / f"drawn-{step}-{kind}.npy") for kind in self.plan.prompts}
+            for step in self.plan.steps
+        }
+
+
 def _follow(
-    trainer: Trainer, asset: str, run: TrackedRun | None
+    trainer: Trainer, label: str, run: TrackedRun | None, sketchbook: Sketchbook
 ) -> tuple[list[tuple[int, Mapping[str, float]]], TrainStep | None]:
     """Walk the loop; rank 0 logs losses, progress and (at intervals) sample pictures."""
     history: list[tuple[int, Mapping[str, float]]] = []
-    progress = Progress(log, asset, trainer.config.num_steps, "steps")
+    progress = Progress(log, label, trainer.config.num_steps, "steps")
     step = None
     for step in trainer.run():
         if run is None:
@@ -204,6 +306,7 @@ def _follow(
                 step=step.step,
             )
         progress.update(step.step, _loss_note(history))
+        sketchbook.draw(trainer, step.step)
         every = trainer.config.preview_every
         if every and step.step % every == 0 and step.step < step.num_steps:
             with trainer.averaged_weights():
@@ -219,14 +322,20 @@ def _loss_note(history: list[tuple[int, Mapping[str, float]]]) -> str:
 
 
 def _keep(
-    ws: Workspace, asset: str, trainer: Trainer, run: TrackedRun, history: list[tuple[int, Mapping[str, float]]]
+    ws: Workspace,
+    asset: str,
+    kept_as: KeptAs,
+    trainer: Trainer,
+    run: TrackedRun,
+    history: list[tuple[int, Mapping[str, float]]],
 ) -> dict[str, Any]:
+    place = ws.lake.place(kept_as.asset, "model", kept_as.shard)
     with tempfile.TemporaryDirectory() as temporary, trainer.averaged_weights():
         preview = trainer.family.preview()
         folder = Path(temporary) / asset
         folder.mkdir()
         trainer.family.save(folder)
-        version = ws.lake.add_folder(ws.lake.place(asset, "model"), folder)
+        version = ws.lake.add_folder(place, folder)
     pictures = {}
     if preview.image is not None:
         run.log_image(preview.image, "samples/final.png")
@@ -238,7 +347,6 @@ def _keep(
         run.log_image(pictures["losses"], "losses.png")
     run.log_metrics({f"held_out/{name}": value for name, value in preview.metrics.items()})
     run.log_text(json.dumps(section_of(ws, asset).model_dump(mode="json"), indent=1), "recipe_section.json")
-    place = ws.lake.place(asset, "model")
     paths = {}
     for name, picture in pictures.items():
         buffer = io.BytesIO()

@@ -23,5 +23,6 @@ CODE_VERSIONS = {
     "latent_diffusion": "1",
     "diffusion_decoder": "1",
     "consistency_decoder": "1",
-    "evaluation_report": "1",
+    "caption_blend_study": "1",
+    "evaluation_report": "2",
 }

@@ -111,13 +111,18 @@ class Workspace:
         """Current records of a partitioned parent for these shards."""
         return [self.parent(asset, shard) for shard in shards]
 
-    def model_folder(self, asset: str) -> Path:
+    def model_folder(self, asset: str, shard: str | None = None) -> Path:
         """Local folder of the current version of a model asset."""
-        return self.lake.fetch_folder(self.parent(asset).path, self.scratch)
+        return self.lake.fetch_folder(self.parent(asset, shard).path, self.scratch)
 
-    def registry_name(self, asset: str) -> str:
+    def registry_name(self, asset: str, shard: str | None = None) -> str:
         """The registered model's name in the tracker."""
-        return f"{self.dataset.name}-{self.recipe.name}-{asset}"
+        return "-".join([self.dataset.name, self.recipe.name, asset, *([shard] if shard else [])])
+
+    @staticmethod
+    def fingerprint(asset: str, inputs: Mapping[str, str], settings: Any) -> str:
+        """What an asset is made of: its code version, the recipe's part that matters, its inputs' data versions."""
+        return digest_of([asset, CODE_VERSIONS[asset], settings, dict(inputs)])
 
     def reusable(
         self, asset: str, inputs: Mapping[str, str], settings: Any, shard: str | None = None
@@ -126,7 +131,7 @@ class Workspace:
 
         ``inputs`` maps parents to data versions; ``settings`` is the part of the recipe that matters (a JSON value).
         """
-        fingerprint = digest_of([asset, CODE_VERSIONS[asset], settings, dict(inputs)])
+        fingerprint = self.fingerprint(asset, inputs, settings)
         current = self.lake.record(asset, kind_of(asset), shard)
         if current is None or self.is_forced:
             return fingerprint, None
@@ -174,15 +179,22 @@ class Workspace:
         log.info("%s made in %.1f s (%s)", _label(asset, shard), record.seconds, record.data_version)
         return Outcome(record, is_reused=False)
 
-    def materialize(self, asset: str, inputs: Mapping[str, str], settings: Any, make: Callable[[str], Made]) -> Outcome:
-        """Make an unpartitioned asset (``make`` receives the fingerprint), or reuse it where nothing has changed."""
+    def materialize(
+        self,
+        asset: str,
+        inputs: Mapping[str, str],
+        settings: Any,
+        make: Callable[[str], Made],
+        shard: str | None = None,
+    ) -> Outcome:
+        """Make one asset or partition (``make`` receives the fingerprint), or reuse it where nothing has changed."""
         self.lake.check_writable()
-        fingerprint, existing = self.reusable(asset, inputs, settings)
+        fingerprint, existing = self.reusable(asset, inputs, settings, shard)
         if existing:
             return existing
         started = time.perf_counter()
         made = make(fingerprint)
-        return self.keep(asset, fingerprint, inputs, made, seconds=time.perf_counter() - started)
+        return self.keep(asset, fingerprint, inputs, made, seconds=time.perf_counter() - started, shard=shard)
 
     def _write_picture(self, path: str, picture: Image.Image) -> str:
         buffer = io.BytesIO()

@@ -89,6 +89,14 @@ class EvaluationConfig(Frozen):
     num_shown: int = Field(default=12, description="Pictures in each gallery.", gt=0)
 
 
+class StudyConfig(Frozen):
+    """How far the study of caption blends goes."""
+
+    num_seeds: int = Field(default=3, description="Trainings of each blend.", ge=1, le=5)
+    num_points: int = Field(default=4, description="Points of the curves over training steps.", ge=1)
+    num_curve_prompts: int = Field(default=100, description="Prompts of each kind at each point.", gt=0)
+
+
 class Recipe(Frozen):
     """The whole graph's configuration."""
 
@@ -108,6 +116,7 @@ class Recipe(Frozen):
     diffusion_decoder: Trained[DiffusionDecoderConfig]
     consistency_decoder: Trained[ConsistencyDecoderConfig]
     evaluation: EvaluationConfig
+    study: StudyConfig = Field(default_factory=StudyConfig, description="The study of caption blends.")
 
     def with_overrides(self, overrides: Mapping[str, str]) -> "Recipe":
         """The recipe with dotted fields replaced, for example ``latent_diffusion.training.num_steps=200``.

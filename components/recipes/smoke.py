@@ -11,7 +11,7 @@ from components.families.prompt_upsampler.config import PromptUpsamplerConfig
 from components.families.vae.config import VaeConfig
 from components.training.config import TrainingConfig
 
-from .recipe import DataConfig, EvaluationConfig, RecaptionConfig, Recipe, Trained
+from .recipe import DataConfig, EvaluationConfig, RecaptionConfig, Recipe, StudyConfig, Trained
 
 LENIENT = QualityConfig(
     max_rejected_fraction=1.0,
@@ -59,4 +59,5 @@ def smoke() -> Recipe:
             batch_size=16,
             num_shown=8,
         ),
+        study=StudyConfig(num_seeds=1, num_points=2, num_curve_prompts=8),
     )

@@ -25,6 +25,7 @@ def tiny() -> Recipe:
             batch_size=batch_size,
             learning_rate=learning_rate,
             num_warmup_steps=max(1, num_steps // 20),
+            checkpoint_every=200,
             **changes,
         )
 

@@ -6,6 +6,7 @@ What belongs here: saving and loading of the loop's state. What does not: the mo
 
 import io
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -34,5 +35,5 @@ class CheckpointFolder:
         return torch.load(self.path, map_location="cpu", weights_only=True)
 
     def clear(self) -> None:
-        """Forget the checkpoint once the model is safe in the lake."""
-        self.path.unlink(missing_ok=True)
+        """Forget the checkpoint, and what lies beside it, once the model is safe in the lake."""
+        shutil.rmtree(self.path.parent, ignore_errors=True)

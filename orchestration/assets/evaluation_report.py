@@ -20,6 +20,7 @@ from orchestration.resources import WorkspaceResource
         "diffusion_decoder",
         "consistency_decoder",
         "recaptioned",
+        "caption_blend_study",
     ],
 )
 def evaluation_report(context: dg.AssetExecutionContext, workspace: WorkspaceResource) -> dg.MaterializeResult:

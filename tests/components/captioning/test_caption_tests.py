@@ -16,6 +16,7 @@ CONFIG = QualityConfig()
         ("a red red red circle", "repetition: 'red'"),
         ("large red circle top left, large red circle top left", "repetition: 'large red circle top left'"),
         ("circle and square and square and square and", "repetition: 'and square'"),
+        ("heart: couple with heart with heart with heart", "repetition: 'with heart'"),
         ("hahahahahahaha", "repetition: 'ha'"),
         ("very " + " ".join(f"word{n}" for n in range(130)), "too_long: 131 words"),
         ("I'm sorry, but I cannot see a picture.", "refusal"),
@@ -39,6 +40,8 @@ def test_a_bad_caption_is_named(caption, problem):
         "赤い円と青い四角",
         "a can of beans, i can tell",
         "a photo album on a table",
+        "light skin tone: light skin tone; skin tone; type 1",
+        "holding hands: medium-light skin tone, light skin tone",
     ],
 )
 def test_a_good_caption_passes(caption):

@@ -1,0 +1,230 @@
+"""``caption_blend_study``: the text-to-image model on other blends of captions, with equal steps, data and model.
+
+What belongs here: the arms of the study, what an arm draws and how it is measured. What does not: how an arm is trained
+(``train``, as every model) and how arms are compared (``report``).
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from components.contracts import Rows
+from components.data.lake import Record
+from components.data.pictures import captioned_grid
+from components.families.latent_diffusion.config import LatentDiffusionConfig
+from components.recipes.recipe import Trained
+
+from .judging import load_judges, load_upsampler, prompt_sets, raw_prompts
+from .rows import load_rows, subset
+from .train import KeptAs, SamplingPlan, fit_stage, silence_libraries
+from .workspace import Made, Outcome, UnfitParent, Workspace
+
+if TYPE_CHECKING:
+    from components.evaluation.figures import GenerationFigures
+    from components.evaluation.measurement import PromptSet
+
+log = logging.getLogger(__name__)
+ASSET = "caption_blend_study"
+UPSAMPLED = "short_upsampled"
+
+
+@dataclass(frozen=True, slots=True)
+class Blend:
+    """Which synthetic captions, and in which share of the steps (DALL-E 3 report, section 3.4)."""
+
+    synthetic_kind: Literal["ssc", "dsc", "truth_dsc"]
+    synthetic_fraction: float
+
+
+BLENDS: Mapping[str, Blend] = {
+    "raw": Blend("dsc", 0.0),
+    "ssc-95": Blend("ssc", 0.95),
+    "dsc-65": Blend("dsc", 0.65),
+    "dsc-80": Blend("dsc", 0.80),
+    "dsc-90": Blend("dsc", 0.90),
+    "dsc-95": Blend("dsc", 0.95),
+    "oracle": Blend("truth_dsc", 0.95),
+}
+MAX_SEEDS = 5
+DEMO_ARM = "raw-seed0"  # trained beside the main model, so that every user sees what captions do on their data
+ARMS = tuple(f"{blend}-seed{seed}" for seed in range(MAX_SEEDS) for blend in BLENDS)
+
+
+def arms_of(ws: Workspace) -> list[str]:
+    """The arms that the recipe asks for: all blends with one seed, then with the next; no oracle without truth."""
+    return [
+        arm
+        for arm in ARMS
+        if seed_of(arm) < ws.recipe.study.num_seeds and (blend_of(arm) != "oracle" or ws.dataset.has_ground_truth)
+    ]
+
+
+def blend_of(arm: str) -> str:
+    """``dsc-95`` of ``dsc-95-seed0``."""
+    return arm.rpartition("-seed")[0]
+
+
+def seed_of(arm: str) -> int:
+    """0 of ``dsc-95-seed0``."""
+    return int(arm.rpartition("-seed")[2])
+
+
+def section_of_arm(ws: Workspace, arm: str) -> Trained[LatentDiffusionConfig]:
+    """The recipe's ``latent_diffusion`` with the arm's blend and seed, and nothing else changed."""
+    section, blend = ws.recipe.latent_diffusion, BLENDS[blend_of(arm)]
+    return Trained(
+        model=section.model.model_copy(
+            update={"synthetic_kind": blend.synthetic_kind, "synthetic_fraction": blend.synthetic_fraction}
+        ),
+        training=section.training.model_copy(update={"seed": section.training.seed + seed_of(arm)}),
+    )
+
+
+def train_arm(ws: Workspace, arm: str) -> Outcome:
+    """Train (or reuse) one arm, draw held-out prompts with it and measure the pictures."""
+    if arm not in arms_of(ws):
+        raise UnfitParent(
+            f"{ASSET}[{arm}] is not asked for: study.num_seeds is {ws.recipe.study.num_seeds} in recipe "
+            f"{ws.recipe.name!r}" + ("" if ws.dataset.has_ground_truth else ", and only scenes has an oracle")
+        )
+    inputs, settings = _identity(ws, arm)
+    return ws.materialize(ASSET, inputs, settings, lambda fingerprint: _Arm(ws, arm).run(fingerprint, inputs), arm)
+
+
+def train_demo_arms(ws: Workspace) -> Outcome:
+    """The arm that belongs to every demo."""
+    return train_arm(ws, DEMO_ARM)
+
+
+def finished_arms(ws: Workspace) -> dict[str, list[Record]]:
+    """Records of the arms that are up to date, by blend; an arm of other captions or settings is left out."""
+    found: dict[str, list[Record]] = {}
+    for arm in arms_of(ws):
+        current = ws.lake.record(ASSET, "model", arm)
+        if current is not None and current.fingerprint == ws.fingerprint(ASSET, *_identity(ws, arm)):
+            found.setdefault(blend_of(arm), []).append(current)
+    return found
+
+
+def read_drawn(ws: Workspace, record: Record) -> dict[str, np.ndarray]:
+    """What an arm drew at its end, uint8 (N, H, W, 3) by kind of prompt."""
+    data = ws.lake.read_bytes(f"{record.path}.drawn.npz")
+    with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
+        return {kind: arrays[kind] for kind in arrays.files}
+
+
+def _identity(ws: Workspace, arm: str) -> tuple[dict[str, str], Any]:
+    """An arm's inputs and settings, which make its fingerprint."""
+    parents = ("training_set", "vae", "text_encoder", "prompt_upsampler", "evaluation_clip", "attribute_judge")
+    inputs = {name: ws.parent(name).data_version for name in parents}
+    inputs["latents"] = ",".join(record.data_version for record in ws.lake.records("latents").values())
+    evaluation = ws.recipe.evaluation.model_dump(mode="json", exclude={"num_teacher_steps", "num_shown", "num_threads"})
+    settings = {
+        "section": section_of_arm(ws, arm).model_dump(mode="json"),
+        "evaluation": evaluation,
+        "study": ws.recipe.study.model_dump(mode="json", exclude={"num_seeds"}),
+    }
+    return inputs, settings
+
+
+class _Arm:
+    """One arm: trained, then measured on the same prompts as every other."""
+
+    def __init__(self, ws: Workspace, arm: str) -> None:
+        self.ws, self.arm = ws, arm
+        self.section = section_of_arm(ws, arm)
+        self.config = ws.recipe.evaluation
+        rows = load_rows(ws, with_recaptions=True, with_truth=True).evaluation
+        self.rows: Rows = subset(rows, np.arange(min(len(rows), self.config.num_pictures)))
+        self.prompts = prompt_sets(self.rows, self.config.num_prompts)
+        self.curve_prompts = [raw_prompts(self.rows, ws.recipe.study.num_curve_prompts)]
+        self.curve_prompts += prompt_sets(self.rows, ws.recipe.study.num_curve_prompts)
+
+    def run(self, fingerprint: str, inputs: Mapping[str, str]) -> Made:
+        """The trained arm with its figures."""
+        silence_libraries()
+        recipe = self.ws.recipe.model_copy(update={"latent_diffusion": self.section})
+        kept_as = KeptAs(ASSET, self.arm)
+        fitted = fit_stage(self.ws.with_recipe(recipe), "latent_diffusion", fingerprint, inputs, kept_as, self._plan())
+        final, curve, drawn = self._measure(fitted.made, fitted.drawn)
+        buffer = io.BytesIO()
+        np.savez_compressed(buffer, **drawn)
+        self.ws.lake.write_bytes(f"{fitted.made.path}.drawn.npz", buffer.getvalue())
+        described = drawn["descriptive"][:8]
+        return Made(
+            data_version=fitted.made.data_version,
+            path=fitted.made.path,
+            metadata={**fitted.made.metadata, "figures": final, "curve": curve},
+            pictures={
+                **fitted.made.pictures,
+                "drawn": captioned_grid(described, self.prompts[-1].texts[: len(described)]),
+            },
+            registry=fitted.made.registry,
+        )
+
+    def _plan(self) -> SamplingPlan:
+        num_steps, num_points = self.section.training.num_steps, self.ws.recipe.study.num_points
+        steps = {max(1, round(num_steps * point / num_points)) for point in range(1, num_points + 1)}
+        return SamplingPlan(
+            steps=tuple(sorted(steps)),
+            prompts={prompts.kind: tuple(prompts.texts) for prompts in self.curve_prompts},
+            seed=self.config.seed,
+            num_inference_steps=self.config.num_inference_steps,
+            guidance_scale=self.config.guidance_scale,
+        )
+
+    def _measure(
+        self, made: Made, drawn: Mapping[int, Mapping[str, np.ndarray]]
+    ) -> tuple[dict[str, Any], list[dict[str, Any]], dict[str, np.ndarray]]:
+        from components.evaluation.measurement import evaluate_generation
+        from components.families.latent_diffusion.sample import generate, load_pipeline
+        from components.families.vae.sample import decode
+
+        judges = load_judges(self.ws, self.rows)[0]
+        pipeline = load_pipeline(self.ws.lake.fetch_folder(made.path, self.ws.scratch))
+
+        def measured(pixels: np.ndarray, prompts: PromptSet, *, is_upsampled: bool = False) -> GenerationFigures:
+            return evaluate_generation(
+                pixels, prompts, judges, model=blend_of(self.arm), decoder="vae", upsampled=is_upsampled
+            )
+
+        curve = [
+            {
+                "step": step,
+                "prompts": prompts.kind,
+                "figures": _values(measured(decode(pipeline.vae, latents[prompts.kind]), prompts)),
+            }
+            for step, latents in sorted(drawn.items())
+            for prompts in self.curve_prompts
+        ]
+        upsample = load_upsampler(self.ws)
+        final, pictures = {}, {}
+        for prompts in self.prompts:
+            asked: dict[str, Sequence[str]] = {prompts.kind: prompts.texts}
+            if prompts.kind == "short" and upsample is not None:
+                asked[UPSAMPLED] = upsample(prompts.texts)
+            for name, texts in asked.items():
+                log.info("%s[%s] draws %d %s prompts", ASSET, self.arm, len(texts), name.replace("_", " "))
+                pictures[name] = generate(
+                    pipeline,
+                    texts,
+                    [self.config.seed + number for number in range(len(texts))],
+                    num_inference_steps=self.config.num_inference_steps,
+                    guidance_scale=self.config.guidance_scale,
+                    batch_size=self.config.batch_size,
+                )
+                final[name] = _values(measured(pictures[name], prompts, is_upsampled=name == UPSAMPLED))
+        return final, curve, pictures
+
+
+def _values(figures: GenerationFigures) -> dict[str, Any]:
+    """Figures as a record keeps them: value, interval and number of samples by name."""
+    from components.evaluation.figures import figures_of
+
+    return {name: [figure.value, figure.ci95, figure.num_samples] for name, figure in figures_of(figures)}
