@@ -8,7 +8,7 @@ TARGET := --dataset $(DATASET) --recipe $(RECIPE)
 export OMP_WAIT_POLICY ?= passive
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo dev ingest smoke test check fmt bench clean
+.PHONY: help setup demo study dev ingest smoke test check fmt bench clean
 
 help: ## what there is
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -23,6 +23,9 @@ setup: $(INSTALLED) ## create .venv from the pinned constraints
 
 demo: $(INSTALLED) ## materialize the whole graph: make demo [DATASET=scenes]
 	$(BIN)/atelier demo $(TARGET)
+
+study: $(INSTALLED) ## every arm of the study of caption blends, two trainings side by side, then the report
+	$(BIN)/atelier study $(TARGET)
 
 dev: $(INSTALLED) ## Dagster UI, daemon and MLflow UI
 	$(BIN)/atelier dev $(TARGET)

@@ -12,9 +12,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
 
 from .home import Home, dagster_url, mlflow_url
-from .jobs import BY_NAME, JOBS
+from .jobs import BY_NAME, JOBS, NamedJob
 from .launch import Target, log_to_terminal, run_job, run_jobs
 
 log = logging.getLogger(__name__)
@@ -42,6 +44,8 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True)
     for name, command, words in (
         ("demo", _demo, "materialize the whole graph and print the verdict"),
+        ("study", _study, "train every arm of the study of caption blends, then write the report"),
+        ("verify", _verify, "make a slice of every asset again and compare digests; nothing is written"),
         ("ingest", _ingest, "read and check every shard; print read, kept and rejected by reason"),
         ("run", _run, "run one named job in this process"),
         ("dev", _dev, "serve the Dagster UI with its daemon and the MLflow UI"),
@@ -55,6 +59,8 @@ def _parser() -> argparse.ArgumentParser:
         if name == "run":
             sub.add_argument("job", choices=list(BY_NAME))
             sub.add_argument("--partition", help="of a job that makes one partition: an arm of the study")
+        if name == "verify":
+            sub.add_argument("assets", nargs="*", help="names of assets; none verifies all")
         if name == "demo":
             sub.add_argument("--until", choices=list(BY_NAME), help="stop after this job (and what it needs)")
     return parser
@@ -79,6 +85,26 @@ def _target(parsed: argparse.Namespace) -> Target:
     os.environ["DAGSTER_HOME"] = str(home.dagster_home)
     os.environ["ATELIER_DATASET"], os.environ["ATELIER_RECIPE"] = target.dataset, target.recipe
     return target
+
+
+def _open_workspace(target: Target) -> Any:
+    """The deployment's workspace for work in this process."""
+    from components.data.catalog import load_dataset
+    from components.data.lake import Lake
+    from components.execution.local_executor import LocalExecutor
+    from components.pipeline.workspace import Workspace
+    from components.recipes import load_recipe
+    from components.tracking import open_tracker
+
+    home = target.home
+    return Workspace(
+        dataset=load_dataset(target.dataset),
+        recipe=load_recipe(target.recipe, target.overrides),
+        lake=Lake(home.lake),
+        executor=LocalExecutor(),
+        tracker=open_tracker(home.tracking_uri, home.artifacts),
+        scratch=home.scratch,
+    )
 
 
 def _prepare_services(home: Home) -> None:
@@ -115,13 +141,29 @@ def _ingest(parsed: argparse.Namespace) -> int:
 
 
 def _demo(parsed: argparse.Namespace) -> int:
-    from components.execution.ray_executor import start_head
+    target = _target(parsed)
+    return _make_all(target, _needed_for(parsed.until) if parsed.until else list(JOBS))
+
+
+def _study(parsed: argparse.Namespace) -> int:
+    from components.data.catalog import load_dataset
+    from components.pipeline.study import arms_of
+    from components.recipes import load_recipe
 
     target = _target(parsed)
+    arms = arms_of(load_recipe(target.recipe, target.overrides), load_dataset(target.dataset))
+    study = [replace(BY_NAME["study"], partition=arm) for arm in arms]
+    jobs = [one for job in JOBS for one in (study if job.name == "study" else [job])]
+    return _make_all(target, jobs)
+
+
+def _make_all(target: Target, jobs: Sequence[NamedJob]) -> int:
+    """Run jobs side by side on one Ray head, print the verdict and where to look."""
+    from components.execution.ray_executor import start_head
+
     home = target.home
     started = time.perf_counter()
     _prepare_services(home)
-    jobs = _needed_for(parsed.until) if parsed.until else list(JOBS)
     print(f"atelier: dataset {target.dataset}, recipe {target.recipe}, home {home.folder}", flush=True)
     if os.environ.get("RAY_ADDRESS"):
         done = run_jobs(target, jobs)
@@ -142,6 +184,22 @@ def _demo(parsed: argparse.Namespace) -> int:
     return 0
 
 
+def _verify(parsed: argparse.Namespace) -> int:
+    from components.pipeline.graph import ORDER
+    from components.pipeline.verify import verify
+
+    target = _target(parsed)
+    if unknown := sorted(set(parsed.assets) - set(ORDER)):
+        raise ValueError(f"there is no asset {', '.join(unknown)}; there are {', '.join(ORDER)}")
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    different = 0
+    for one in verify(_open_workspace(target), tuple(parsed.assets) or ORDER):
+        different += not one.is_equal
+        said = "equal" if one.is_equal else f"DIFFERENT: {one.expected} on record, {one.found} now"
+        print(f"{one.asset:32s} {one.slice:16s} {said}", flush=True)
+    return 1 if different else 0
+
+
 def _print_verdict(home: Home) -> None:
     from components.data.lake import Lake
 
@@ -154,7 +212,7 @@ def _print_verdict(home: Home) -> None:
     print(f"report: {lake.uri(f'{report}/index.html')}")
 
 
-def _needed_for(name: str) -> list:
+def _needed_for(name: str) -> list[NamedJob]:
     needed: set[str] = set()
     stack = [name]
     while stack:

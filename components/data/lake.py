@@ -136,13 +136,10 @@ class Lake:
 
         Raises ``ValueError`` or ``KeyError`` naming the column where the table breaks its contract.
         """
-        conforming = table.select(contract.schema.names).cast(contract.schema)
-        sink = io.BytesIO()
-        pq.write_table(conforming, sink, row_group_size=ROWS_PER_GROUP, compression="zstd")
-        digest = hashlib.sha256(sink.getvalue()).hexdigest()[:16]
+        data, digest = part_of(table, contract)
         path = f"{folder}/{digest}.parquet"
         if not self.exists(path):
-            self.write_bytes(path, sink.getvalue())
+            self.write_bytes(path, data)
         return path, digest
 
     def read_table(self, path: str, columns: Sequence[str] | None = None) -> pa.Table:
@@ -226,6 +223,28 @@ class Lake:
             if not target.is_dir():
                 partial.rename(target)
         return target
+
+
+class ReadOnlyLake(Lake):
+    """The same lake for a dry run: what would be written is left out, and digests are those it would have had."""
+
+    def write_bytes(self, path: str, data: bytes) -> None:
+        """Leave the lake as it is."""
+
+    def add_folder(self, place: str, folder: Path) -> str:
+        """The version that the folder would be kept under."""
+        return folder_digest(folder)
+
+    def check_writable(self) -> None:
+        """Nothing will be written."""
+
+
+def part_of(table: pa.Table, contract: TableContract) -> tuple[bytes, str]:
+    """The bytes of a table's part and their digest (16 hexadecimal digits), by which the part is named."""
+    conforming = table.select(contract.schema.names).cast(contract.schema)
+    sink = io.BytesIO()
+    pq.write_table(conforming, sink, row_group_size=ROWS_PER_GROUP, compression="zstd")
+    return sink.getvalue(), hashlib.sha256(sink.getvalue()).hexdigest()[:16]
 
 
 def folder_digest(folder: Path) -> str:

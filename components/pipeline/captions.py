@@ -97,6 +97,11 @@ def load_kind(ws: Workspace, kind: str) -> Captioner:
 
 def recaption(ws: Workspace, shards: Sequence[str]) -> Iterator[ShardResult]:
     """Write SSC and DSC for each shard with the champion captioners."""
+    yield from make_shards(ws, recaption_stage(ws), shards)
+
+
+def recaption_stage(ws: Workspace) -> ShardStage:
+    """How ``recaptioned`` is made from a row group of raw_pairs."""
     champions_record, champions = ws.read_manifest("champion_captioners")
     clip = ws.parent("clip")
     ws.check_origin(champions_record)
@@ -124,7 +129,7 @@ def recaption(ws: Workspace, shards: Sequence[str]) -> Iterator[ShardResult]:
     def assemble(part: Record, tables: list[pa.Table]) -> Made:
         return _assemble(ws, part, tables)
 
-    stage = ShardStage(
+    return ShardStage(
         asset="recaptioned",
         inputs=lambda part: {"raw_pairs": part.data_version, **versions},
         settings=config.model_dump(mode="json", exclude={"workers", "num_gate_pictures"}),
@@ -132,7 +137,6 @@ def recaption(ws: Workspace, shards: Sequence[str]) -> Iterator[ShardResult]:
         workers=config.workers,
         assemble=assemble,
     )
-    yield from make_shards(ws, stage, shards)
 
 
 def _assemble(ws: Workspace, part: Record, tables: list[pa.Table]) -> Made:

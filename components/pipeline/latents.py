@@ -22,6 +22,11 @@ from .workspace import Made, Outcome, Workspace
 
 def encode(ws: Workspace, shards: Sequence[str]) -> Iterator[ShardResult]:
     """Cache the VAE's latents of each shard."""
+    yield from make_shards(ws, encode_stage(ws), shards)
+
+
+def encode_stage(ws: Workspace) -> ShardStage:
+    """How ``latents`` are made from a row group of raw_pairs."""
     from components.families.vae.sample import SHAPE_METADATA, LatentWorker
 
     vae = ws.parent("vae")
@@ -33,7 +38,7 @@ def encode(ws: Workspace, shards: Sequence[str]) -> Iterator[ShardResult]:
         shape = [int(side) for side in tables[0].schema.metadata[SHAPE_METADATA].split(b",")]
         return Made(digest, path, num_rows=table.num_rows, metadata={"shape": shape, "vae": vae.registry})
 
-    stage = ShardStage(
+    return ShardStage(
         asset="latents",
         inputs=lambda part: {"raw_pairs": part.data_version, "vae": vae.data_version},
         settings=data.model_dump(mode="json", include={"resolution", "fit"}),
@@ -41,7 +46,6 @@ def encode(ws: Workspace, shards: Sequence[str]) -> Iterator[ShardResult]:
         workers=ws.recipe.latents,
         assemble=assemble,
     )
-    yield from make_shards(ws, stage, shards)
 
 
 def extract_text_encoder(ws: Workspace) -> Outcome:

@@ -6,11 +6,12 @@ does not: metrics and their intervals, the wording of the verdict, the page (``c
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from components.data.pictures import captioned_grid, grid
 
 from .judging import blend_name, load_judges, load_upsampler, prompt_sets
 from .rows import load_rows, subset
+from .study import ASSET as STUDY
 from .study import UPSAMPLED, finished_arms, read_drawn
 from .train import STAGES
 from .workspace import Made, Outcome, Workspace, kind_of
@@ -138,12 +140,12 @@ class _Evaluation:
         upsample = load_upsampler(self.ws)
         sampled = []
         for prompts in prompt_sets(self.rows, self.config.num_prompts):
-            sampled.append(self._sampled(prompts, prompts.texts, is_upsampled=False))
+            sampled.append(self.draw(prompts, prompts.texts, is_upsampled=False))
             if prompts.kind == "short" and upsample is not None:
-                sampled.append(self._sampled(prompts, upsample(prompts.texts), is_upsampled=True))
+                sampled.append(self.draw(prompts, upsample(prompts.texts), is_upsampled=True))
         return sampled
 
-    def _sampled(self, prompts: Any, written: Sequence[str], *, is_upsampled: bool) -> Sampled:
+    def draw(self, prompts: Any, written: Sequence[str], *, is_upsampled: bool) -> Sampled:
         from components.diffusion.latent_decoder import decode_latents
         from components.families.latent_diffusion.sample import generate_latents
         from components.families.vae.sample import decode
@@ -291,6 +293,9 @@ class _Evaluation:
                 records = [self.ws.parent(asset)]
             seconds[asset] = round(sum(record.seconds for record in records), 2)
             memory[asset] = max(record.peak_memory_gib for record in records)
+        for records in self.arms.values():
+            seconds[STUDY] = round(seconds.get(STUDY, 0.0) + sum(record.seconds for record in records), 2)
+            memory[STUDY] = max([memory.get(STUDY, 0.0), *(record.peak_memory_gib for record in records)])
         return seconds, memory
 
     def model_records(self) -> dict[str, Any]:
@@ -338,6 +343,7 @@ class _Evaluation:
                 "promoted": promoted,
                 "score": score,
                 "html": self.ws.lake.uri(f"{place}/latest/index.html"),
+                "first_pictures": pictures_digest(samples, self.config.batch_size),
                 "figures": {name: round(value, 5) for name, value in report.metrics().items()},
                 "mlflow_run": run.run_id,
             },
@@ -438,6 +444,21 @@ def figures_from(values: Mapping[str, Sequence[Any]]) -> dict[str, Any]:
         name: Figure(value, tuple(interval) if interval else None, num_samples)
         for name, (value, interval, num_samples) in values.items()
     }
+
+
+def pictures_digest(samples: Sequence[Sampled], num_pictures: int) -> str:
+    """Digest of the first pictures of descriptive prompts (16 hexadecimal digits); one batch, for ``verify``."""
+    described = next(sampled for sampled in samples if sampled.prompts.kind == "descriptive")
+    return hashlib.sha256(np.ascontiguousarray(described.pixels["vae"][:num_pictures])).hexdigest()[:16]
+
+
+def draw_first_pictures(ws: Workspace) -> str:
+    """:func:`pictures_digest` of the same pictures, drawn again."""
+    evaluation = _Evaluation(ws, {}, {})
+    described = prompt_sets(evaluation.rows, ws.recipe.evaluation.num_prompts)[-1]
+    count = min(ws.recipe.evaluation.batch_size, len(described.texts))
+    first = replace(described, texts=described.texts[:count], facts=None)
+    return pictures_digest([evaluation.draw(first, first.texts, is_upsampled=False)], count)
 
 
 def git_commit() -> str | None:

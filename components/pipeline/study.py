@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from components.contracts import Rows
+from components.data.catalog import Dataset
 from components.data.lake import Record
 from components.data.pictures import captioned_grid
 from components.families.latent_diffusion.config import LatentDiffusionConfig
-from components.recipes.recipe import Trained
+from components.recipes.recipe import Recipe, Trained
 
 from .judging import load_judges, load_upsampler, prompt_sets, raw_prompts
 from .rows import load_rows, subset
@@ -56,12 +57,12 @@ DEMO_ARM = "raw-seed0"  # trained beside the main model, so that every user sees
 ARMS = tuple(f"{blend}-seed{seed}" for seed in range(MAX_SEEDS) for blend in BLENDS)
 
 
-def arms_of(ws: Workspace) -> list[str]:
+def arms_of(recipe: Recipe, dataset: Dataset) -> list[str]:
     """The arms that the recipe asks for: all blends with one seed, then with the next; no oracle without truth."""
     return [
         arm
         for arm in ARMS
-        if seed_of(arm) < ws.recipe.study.num_seeds and (blend_of(arm) != "oracle" or ws.dataset.has_ground_truth)
+        if seed_of(arm) < recipe.study.num_seeds and (blend_of(arm) != "oracle" or dataset.has_ground_truth)
     ]
 
 
@@ -88,7 +89,7 @@ def section_of_arm(ws: Workspace, arm: str) -> Trained[LatentDiffusionConfig]:
 
 def train_arm(ws: Workspace, arm: str) -> Outcome:
     """Train (or reuse) one arm, draw held-out prompts with it and measure the pictures."""
-    if arm not in arms_of(ws):
+    if arm not in arms_of(ws.recipe, ws.dataset):
         raise UnfitParent(
             f"{ASSET}[{arm}] is not asked for: study.num_seeds is {ws.recipe.study.num_seeds} in recipe "
             f"{ws.recipe.name!r}" + ("" if ws.dataset.has_ground_truth else ", and only scenes has an oracle")
@@ -105,7 +106,7 @@ def train_demo_arms(ws: Workspace) -> Outcome:
 def finished_arms(ws: Workspace) -> dict[str, list[Record]]:
     """Records of the arms that are up to date, by blend; an arm of other captions or settings is left out."""
     found: dict[str, list[Record]] = {}
-    for arm in arms_of(ws):
+    for arm in arms_of(ws.recipe, ws.dataset):
         current = ws.lake.record(ASSET, "model", arm)
         if current is not None and current.fingerprint == ws.fingerprint(ASSET, *_identity(ws, arm)):
             found.setdefault(blend_of(arm), []).append(current)

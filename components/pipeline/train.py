@@ -6,6 +6,7 @@ losses (families), the loop (training) and where the worker runs (execution).
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import logging
@@ -27,9 +28,13 @@ from .spec import open_workspace, spec_of
 from .workspace import Made, Outcome, UnfitParent, Workspace
 
 if TYPE_CHECKING:
+    import torch
+
+    from components.training.checkpoint import CheckpointFolder
     from components.training.loop import Trainer, TrainStep
 
 log = logging.getLogger(__name__)
+VERIFIED_STEPS = 10  # after which a training notes its weights, so that ``verify`` can take the same steps again
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +169,7 @@ def fit_stage(
         metadata={
             **result["metrics"],
             "steps": training.num_steps,
+            "early_weights": result["early_weights"],
             "rows_per_second": result["rows_per_second"],
             "training_rows": result["num_rows"],
             "losses": result["losses"],
@@ -190,25 +196,14 @@ def register(
 
 def fit_model(gang: Gang, config: Mapping[str, Any]) -> Mapping[str, Any]:
     """Run on a training worker: build the family from the lake, train it, and (rank 0) keep its folder in the lake."""
-    import torch
-
     from components.training.checkpoint import CheckpointFolder
-    from components.training.loop import Trainer
 
-    silence_libraries()
     ws, asset, kept_as = open_workspace(config["workspace"]), config["asset"], config["kept_as"]
-    section = section_of(ws, asset)
-    torch.set_num_threads(section.training.num_threads)
-    rows = family_rows(ws, asset)
-    parents = {name: ws.model_folder(name) for name in STAGES[asset].parents}
-    torch.manual_seed(section.training.seed)  # initial weights: the libraries draw them from the process's generator
-    family = section.model.build(rows.train, rows.evaluation, parents)
     checkpoints = CheckpointFolder(ws.scratch / "checkpoints" / f"{kept_as.asset}-{config['fingerprint']}")
-    device = "cuda" if torch.cuda.is_available() and section.training.num_gpus_per_worker else "cpu"
-    trainer = Trainer(family, section.training, gang=gang, device=device, checkpoints=checkpoints)
+    trainer = new_trainer(ws, asset, gang, checkpoints)
     run = ws.tracker.resume(config["run_id"])
     sketchbook = Sketchbook(config["sampling"], checkpoints.path.parent)
-    history, last = _follow(trainer, kept_as.label, run if gang.rank == 0 else None, sketchbook)
+    history, last, early = _follow(trainer, kept_as.label, run if gang.rank == 0 else None, sketchbook)
     if gang.rank != 0:
         return {}
     result = _keep(ws, asset, kept_as, trainer, run, history)
@@ -216,10 +211,45 @@ def fit_model(gang: Gang, config: Mapping[str, Any]) -> Mapping[str, Any]:
     checkpoints.clear()
     return {
         **result,
+        "early_weights": early,
         "drawn": drawn,
-        "num_rows": family.num_rows,
+        "num_rows": trainer.family.num_rows,
         "rows_per_second": round(last.rows_per_second, 1) if last else 0.0,
     }
+
+
+def new_trainer(
+    ws: Workspace, asset: str, gang: Gang | None = None, checkpoints: CheckpointFolder | None = None
+) -> Trainer:
+    """The training of a model asset before its first step: family, rows and parents from the lake."""
+    import torch
+
+    from components.training.loop import Trainer
+
+    silence_libraries()
+    section = section_of(ws, asset)
+    torch.set_num_threads(section.training.num_threads)
+    rows = family_rows(ws, asset)
+    parents = {name: ws.model_folder(name) for name in STAGES[asset].parents}
+    torch.manual_seed(section.training.seed)  # initial weights: the libraries draw them from the process's generator
+    family = section.model.build(rows.train, rows.evaluation, parents)
+    device = "cuda" if torch.cuda.is_available() and section.training.num_gpus_per_worker else "cpu"
+    return Trainer(family, section.training, gang=gang, device=device, checkpoints=checkpoints)
+
+
+def weights_digest(modules: Mapping[str, torch.nn.Module]) -> str:
+    """Digest of all weights (16 hexadecimal digits): equal where two trainings stand at the same place."""
+    total = hashlib.sha256()
+    for name, module in sorted(modules.items()):
+        for key, value in sorted(module.state_dict().items()):
+            total.update(f"{name}.{key}".encode() + _bytes_of(value))
+    return total.hexdigest()[:16]
+
+
+def _bytes_of(tensor: torch.Tensor) -> bytes:
+    import torch
+
+    return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
 
 
 def silence_libraries() -> None:
@@ -291,12 +321,22 @@ class Sketchbook:
 
 def _follow(
     trainer: Trainer, label: str, run: TrackedRun | None, sketchbook: Sketchbook
-) -> tuple[list[tuple[int, Mapping[str, float]]], TrainStep | None]:
-    """Walk the loop; rank 0 logs losses, progress and (at intervals) sample pictures."""
+) -> tuple[list[tuple[int, Mapping[str, float]]], TrainStep | None, dict[str, Any]]:
+    """Walk the loop; rank 0 logs losses, progress and (at intervals) sample pictures.
+
+    The last of the three is where the weights stood after a few steps, for ``verify``.
+    """
     history: list[tuple[int, Mapping[str, float]]] = []
     progress = Progress(log, label, trainer.config.num_steps, "steps")
     step = None
+    note = sketchbook.folder / "early_weights.json"
+    early: dict[str, Any] = json.loads(note.read_text()) if note.exists() else {}  # a resumed training has it already
     for step in trainer.run():
+        if step.step == min(VERIFIED_STEPS, step.num_steps):
+            early = {"step": step.step, "digest": weights_digest(trainer.family.modules())}
+            if trainer.gang.rank == 0:
+                note.parent.mkdir(parents=True, exist_ok=True)
+                note.write_text(json.dumps(early))
         if run is None:
             continue
         if step.scalars:
@@ -313,7 +353,7 @@ def _follow(
                 picture = trainer.family.preview().image
             if picture is not None:
                 run.log_image(picture, f"samples/{step.step:06d}.png")
-    return history, step
+    return history, step, early
 
 
 def _loss_note(history: list[tuple[int, Mapping[str, float]]]) -> str:

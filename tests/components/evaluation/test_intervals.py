@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from components.evaluation.intervals import Figure, clustered_share, jackknife, mean, share
+from components.evaluation.intervals import Figure, across_seeds, clustered_share, jackknife, mean, share
 
 
 def test_wilsons_interval_has_its_published_value() -> None:
@@ -75,3 +75,17 @@ def test_the_jackknife_of_a_difference_of_means_is_its_standard_error() -> None:
     expected = 1.96 * np.sqrt(1 / 2000 + 9 / 2000)
     assert (high - low) / 2 == pytest.approx(expected, rel=0.35)  # 20 blocks: the error's own error is about 16 %
     assert (high + low) / 2 == pytest.approx(first.mean() - second.mean())
+
+
+def test_seeds_average_and_their_spread_widens_the_interval():
+    one = Figure(0.5, (0.4, 0.6), 100)
+    assert across_seeds([one]) is one
+    alike = across_seeds([one, one, one])
+    assert alike.value == pytest.approx(0.5)
+    assert alike.num_samples == 300
+    assert alike.ci95 == pytest.approx((0.5 - 0.1 / 3**0.5, 0.5 + 0.1 / 3**0.5))
+    apart = across_seeds([one, Figure(0.9, (0.8, 1.0), 100)])
+    assert apart.value == pytest.approx(0.7)
+    assert apart.ci95[0] < 0.7 - 1.96 * 0.2
+    with pytest.raises(ValueError, match="no figures"):
+        across_seeds([])

@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
 
+from components.evaluation.figures import CurvePoint
 from components.evaluation.intervals import Figure
-from components.evaluation.plots import interval_bars, loss_curves
+from components.evaluation.plots import curves, interval_bars, loss_curves
 
 
 def ink(picture) -> float:
@@ -36,3 +37,18 @@ def test_nothing_to_draw_is_refused() -> None:
         loss_curves([(1, {})])
     with pytest.raises(ValueError, match="objects: no figures"):
         interval_bars({}, "objects")
+
+
+def test_curves_have_a_panel_per_figure_and_kind_of_prompt() -> None:
+    def point(model: str, prompts: str, step: int, **figures: float) -> CurvePoint:
+        values = {name: Figure(value, (value - 0.1, value + 0.1), 10) for name, value in figures.items()}
+        return CurvePoint(model=model, prompts=prompts, step=step, **values)
+
+    raw = [point(model, "raw", step, clip_score=10.0) for model in ("raw", "dsc-95") for step in (10, 20)]
+    described = [point("dsc-95", "descriptive", step, clip_score=9.0, object_accuracy=0.5) for step in (10, 20)]
+    one, three = curves(raw), curves([*raw, *described])
+    assert three.width > one.width
+    assert three.height > one.height
+    assert ink(three) > 0.003
+    with pytest.raises(ValueError, match="no point"):
+        curves([])
