@@ -7,8 +7,9 @@ import hashlib
 from collections.abc import Sequence
 
 import torch
-from torch import distributed
 from torch.nn.functional import cross_entropy
+
+from .gathering import gathered
 
 
 def contrastive_loss(
@@ -28,21 +29,6 @@ def contrastive_loss(
     logits = logits.masked_fill(is_repeated, float("-inf"))
     diagonal = torch.arange(len(ids), device=ids.device)
     return (cross_entropy(logits, diagonal) + cross_entropy(logits.T, diagonal)) / 2
-
-
-def gathered(local: torch.Tensor) -> torch.Tensor:
-    """The rows of all workers, (world_size B, ...), in the order of ranks; ``local`` itself without a gang.
-
-    Gradients reach the local rows alone, ``world_size``-fold: the loop's average over workers undoes that.
-    """
-    if not (distributed.is_available() and distributed.is_initialized()) or distributed.get_world_size() == 1:
-        return local
-    world_size = distributed.get_world_size()
-    pieces = [torch.empty_like(local) for _ in range(world_size)]
-    distributed.all_gather(pieces, local.detach().contiguous())
-    if local.requires_grad:
-        pieces[distributed.get_rank()] = local * world_size - local.detach() * (world_size - 1)
-    return torch.cat(pieces)
 
 
 def ids_of_texts(texts: Sequence[str]) -> torch.Tensor:

@@ -155,7 +155,7 @@ COLUMNS = {
     "clip_score": Column("CLIP score", "Cosine x 100 of picture and text", is_share=False, digits=1),
     "retrieval_at_1": Column("retrieval@1", "Pictures that are nearer to their own text than to any other"),
     "fid": Column("FID", "Frechet distance to real pictures (less is better)", is_share=False),
-    "kid": Column("KID", "Kernel distance to real pictures (less is better)", is_share=False, digits=4),
+    "kid": Column("KID", "Kernel distance to real pictures (less is better)", is_share=False, digits=1),
     "psnr": Column("PSNR, dB", "Peak signal-to-noise ratio against the original", is_share=False, digits=1),
     "detail_ratio": Column("detail", "Fine detail over the original's; 100 % is as sharp"),
     "generated_scene_accuracy": Column("whole scene, generated", "The same on generated latents"),

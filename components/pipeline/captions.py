@@ -209,6 +209,11 @@ def build_training_set(ws: Workspace) -> Outcome:
         }
         path, digest = ws.write_manifest("training_set", content)
         rejected = sum(record.metadata["rejected"] for record in records)
+        if rejected == sum(record.num_rows or 0 for record in records):
+            raise UnfitParent(
+                f"the captions of all {rejected} rows are rejected, each with its reason in recaptioned: train the "
+                "captioners longer, or on more examples"
+            )
         num_rows = sum(record.num_rows or 0 for record in records)
         return Made(digest, path, num_rows=num_rows, metadata={"rows": num_rows, "rejected_captions": rejected})
 

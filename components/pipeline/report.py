@@ -391,7 +391,8 @@ class _Evaluation:
     def _plots(self, report: Any) -> dict[str, Any]:
         from components.evaluation.plots import curves, interval_bars, loss_curves
 
-        plots = {"Caption blends over training": curves(report.curves)} if report.curves else {}
+        is_comparison = len({point.model for point in report.curves}) > 1
+        plots = {"Caption blends over training": curves(report.curves)} if is_comparison else {}
         for prompts in dict.fromkeys(one.prompts for one in report.generation):
             rows = [one for one in report.generation if one.prompts == prompts and one.decoder == "vae"]
             bars = {one.model: one.clip_score for one in rows if not one.upsampled and one.clip_score}

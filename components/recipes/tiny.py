@@ -53,7 +53,7 @@ def tiny() -> Recipe:
             ),
             training=training(1400, 32, 2e-3, ema_decay=0.995, preview_every=350),
         ),
-        diffusion_decoder=Trained(model=DiffusionDecoderConfig(), training=training(1000, 8, 3e-3, ema_decay=0.99)),
+        diffusion_decoder=Trained(model=DiffusionDecoderConfig(), training=training(2500, 8, 3e-3, ema_decay=0.997)),
         consistency_decoder=Trained(
             model=ConsistencyDecoderConfig(max_scales=16, solver="ddim"),
             training=training(400, 8, 5e-4, ema_decay=0.98),

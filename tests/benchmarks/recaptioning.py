@@ -18,7 +18,7 @@ from .measurement import Ratio, open_bench_workspace
 
 NUM_ROUNDS = 3
 NUM_CPUS = 2
-RECIPE = {"data.max_shards": "8", "data.max_rows_per_shard": "3000"}
+RECIPE = {"data.max_shards": "4", "data.max_rows_per_shard": "3000"}
 
 
 def recaptioning_over_generate(folder: Path) -> Ratio:

@@ -15,6 +15,7 @@ from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 
 from components.contracts import Loss, Objective, Preview, Rows, StepRandom
 from components.data.pictures import grid
+from components.diffusion.gathering import gathered
 
 from .config import VaeConfig
 from .model import latents_of, new_vae, peak_signal_to_noise, pixel_values_of, standardise
@@ -50,7 +51,7 @@ class VaeObjective:
         reconstruction = pixel_values_of(self.vae, latents + config.latent_noise * noise)
         error = reconstruction.float() - pixel_values
         squared, absolute = error.square().mean(), error.abs().mean()
-        moments, covariance = latent_penalties(latents.float())
+        moments, covariance = latent_penalties(gathered(latents.float()))
         value = (
             squared
             + config.l1_weight * absolute
@@ -66,7 +67,8 @@ class VaeObjective:
 def latent_penalties(latents: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """How far (B, C, h, w) is from mean 0 and deviation 1 (averaged over channels), and from uncorrelated channels.
 
-    The second is the sum of squared covariances between different channels.
+    The second is the sum of squared covariances between different channels. Both are figures of the whole batch: give
+    the rows of all workers.
     """
     flat = latents.transpose(0, 1).flatten(1)  # (C, B h w)
     centred = flat - flat.mean(1, keepdim=True)
