@@ -46,6 +46,7 @@ def _parser() -> argparse.ArgumentParser:
         ("demo", _demo, "materialize the whole graph and print the verdict"),
         ("study", _study, "train every arm of the study of caption blends, then write the report"),
         ("verify", _verify, "make a slice of every asset again and compare digests; nothing is written"),
+        ("estimate", _estimate, "parameters, memory, hours and cost of the text-to-image model, from a dry run"),
         ("ingest", _ingest, "read and check every shard; print read, kept and rejected by reason"),
         ("run", _run, "run one named job in this process"),
         ("dev", _dev, "serve the Dagster UI with its daemon and the MLflow UI"),
@@ -59,6 +60,9 @@ def _parser() -> argparse.ArgumentParser:
         if name == "run":
             sub.add_argument("job", choices=list(BY_NAME))
             sub.add_argument("--partition", help="of a job that makes one partition: an arm of the study")
+        if name == "estimate":
+            sub.add_argument("--tflops", type=float, default=400.0, help="what a device reaches in this training")
+            sub.add_argument("--price", type=float, default=3.0, help="price of a device hour")
         if name == "verify":
             sub.add_argument("assets", nargs="*", help="names of assets; none verifies all")
         if name == "demo":
@@ -71,13 +75,7 @@ def _target(parsed: argparse.Namespace) -> Target:
     from components.data.catalog import load_dataset
     from components.recipes import load_recipe
 
-    overrides = {}
-    for pair in parsed.set:
-        field, equals, value = pair.partition("=")
-        if not equals:
-            raise ValueError(f"--set {pair!r} must have the form field=value")
-        overrides[field] = value
-    target = Target(parsed.dataset, parsed.recipe, overrides, parsed.force)
+    target = Target(parsed.dataset, parsed.recipe, _overrides(parsed), parsed.force)
     load_recipe(target.recipe, target.overrides)
     load_dataset(target.dataset)
     home = target.home
@@ -85,6 +83,16 @@ def _target(parsed: argparse.Namespace) -> Target:
     os.environ["DAGSTER_HOME"] = str(home.dagster_home)
     os.environ["ATELIER_DATASET"], os.environ["ATELIER_RECIPE"] = target.dataset, target.recipe
     return target
+
+
+def _overrides(parsed: argparse.Namespace) -> dict[str, str]:
+    overrides = {}
+    for pair in parsed.set:
+        field, equals, value = pair.partition("=")
+        if not equals:
+            raise ValueError(f"--set {pair!r} must have the form field=value")
+        overrides[field] = value
+    return overrides
 
 
 def _open_workspace(target: Target) -> Any:
@@ -198,6 +206,16 @@ def _verify(parsed: argparse.Namespace) -> int:
         said = "equal" if one.is_equal else f"DIFFERENT: {one.expected} on record, {one.found} now"
         print(f"{one.asset:32s} {one.slice:16s} {said}", flush=True)
     return 1 if different else 0
+
+
+def _estimate(parsed: argparse.Namespace) -> int:
+    from components.pipeline.estimate import estimate
+    from components.recipes import load_recipe
+
+    recipe = load_recipe(parsed.recipe, _overrides(parsed))
+    for line in estimate(recipe, flops_per_second=parsed.tflops * 1e12, price_per_hour=parsed.price).lines():
+        print(line)
+    return 0
 
 
 def _print_verdict(home: Home) -> None:

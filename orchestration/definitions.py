@@ -17,13 +17,14 @@ from .resources import ComputeResource, LakeResource, RecipeResource, TrackingRe
 
 def build_definitions(resources: Mapping[str, Any] | None = None) -> dg.Definitions:
     """The definitions, with some of the four leaf resources (recipe, lake, compute, tracking) replaced."""
+    # Configured at launch, because only then does what a run is given for a leaf reach the workspace that holds it.
     leaves: dict[str, Any] = {
-        "recipe": RecipeResource(
+        "recipe": RecipeResource.configure_at_launch(
             dataset=os.environ.get("ATELIER_DATASET", "scenes"), recipe=os.environ.get("ATELIER_RECIPE", "tiny")
         ),
-        "lake": LakeResource(),
-        "compute": ComputeResource(),
-        "tracking": TrackingResource(),
+        "lake": LakeResource.configure_at_launch(),
+        "compute": ComputeResource.configure_at_launch(),
+        "tracking": TrackingResource.configure_at_launch(),
         **(resources or {}),
     }
     return dg.Definitions(

@@ -5,6 +5,8 @@ What belongs here: facts of the hardware. What does not: whether a training want
 
 from __future__ import annotations
 
+import functools
+import time
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -16,6 +18,24 @@ def best_device() -> str:
     import torch
 
     return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+@functools.cache
+def peak_flops(device: str, dtype: torch.dtype, num_threads: int) -> float:
+    """Floating-point operations per second of a large matrix product, as measured here: the best of five.
+
+    ``num_threads`` is the number of CPU threads that torch uses now; it is asked for because the figure depends on it.
+    """
+    import torch
+
+    side = 1024 if device == "cpu" else 8192
+    left, right = (torch.ones(side, side, device=device, dtype=dtype) for _ in range(2))
+    best = float("inf")
+    for _ in range(5):
+        started = time.perf_counter()
+        (left @ right)[0, 0].item()  # reading a value waits for the device
+        best = min(best, time.perf_counter() - started)
+    return 2 * side**3 / best
 
 
 def fast_dtype(device: torch.device | str = "cpu") -> torch.dtype:

@@ -22,6 +22,7 @@ from components.data.pictures import captioned_grid
 from components.data.pixels import decode_pixels
 from components.execution.device import best_device
 
+from .progress import silence_libraries
 from .rows import load_rows, subset
 from .shards import ShardResult, ShardStage, make_shards
 from .workspace import Made, Outcome, UnfitParent, Workspace
@@ -224,6 +225,7 @@ def _load_captioner(folder: Path, temperature: float, seed: int) -> Captioner:
     from components.families.captioner.sample import load_captioner
     from components.families.hub_captioner.model import SETTINGS_FILE, load_hub_captioner
 
+    silence_libraries()
     if not (folder / SETTINGS_FILE).exists():
         return load_captioner(folder, best_device(), temperature=temperature, seed=seed)
     if temperature:

@@ -56,3 +56,16 @@ def _clock(seconds: float) -> str:
         return "unknown time"
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes}m{rest:02d}s" if minutes else f"{rest}s"
+
+
+def silence_libraries() -> None:
+    """Turn off the progress bars of loading and saving, and advice that nobody who runs a job can act on.
+
+    The loop says how far it is; errors stay.
+    """
+    from diffusers.utils import logging as diffusers_logging
+    from transformers.utils import logging as transformers_logging
+
+    for library in (diffusers_logging, transformers_logging):
+        library.disable_progress_bar()
+        library.set_verbosity_error()

@@ -23,6 +23,7 @@ from components.data.lake import Record
 from components.data.pictures import captioned_grid, grid
 
 from .judging import blend_name, load_judges, load_upsampler, prompt_sets
+from .progress import silence_libraries
 from .rows import load_rows, subset
 from .study import ASSET as STUDY
 from .study import UPSAMPLED, finished_arms, read_drawn
@@ -62,6 +63,7 @@ class _Evaluation:
         from components.families.latent_diffusion.sample import load_pipeline
         from components.families.vae.sample import load_vae
 
+        silence_libraries()
         torch.set_num_threads(ws.recipe.evaluation.num_threads)
         self.ws, self.parents, self.arms, self.config = ws, parents, arms, ws.recipe.evaluation
         rows = load_rows(ws, with_recaptions=True, with_latents=True, with_truth=True).evaluation

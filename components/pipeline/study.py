@@ -22,8 +22,9 @@ from components.families.latent_diffusion.config import LatentDiffusionConfig
 from components.recipes.recipe import Recipe, Trained
 
 from .judging import load_judges, load_upsampler, prompt_sets, raw_prompts
+from .progress import silence_libraries
 from .rows import load_rows, subset
-from .train import KeptAs, SamplingPlan, fit_stage, silence_libraries
+from .train import KeptAs, SamplingPlan, fit_stage
 from .workspace import Made, Outcome, UnfitParent, Workspace
 
 if TYPE_CHECKING:

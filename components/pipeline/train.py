@@ -22,7 +22,7 @@ from PIL import Image
 from components.contracts import Gang, ModelVersion, Resources, Rows, TrackedRun
 from components.recipes.recipe import Trained
 
-from .progress import Progress
+from .progress import Progress, silence_libraries
 from .rows import SplitRows, load_rows, with_text
 from .spec import open_workspace, spec_of
 from .workspace import Made, Outcome, UnfitParent, Workspace
@@ -171,6 +171,7 @@ def fit_stage(
             "steps": training.num_steps,
             "early_weights": result["early_weights"],
             "rows_per_second": result["rows_per_second"],
+            "flops_utilisation": result["flops_utilisation"],
             "training_rows": result["num_rows"],
             "losses": result["losses"],
             "samples": result["samples"],
@@ -215,6 +216,7 @@ def fit_model(gang: Gang, config: Mapping[str, Any]) -> Mapping[str, Any]:
         "drawn": drawn,
         "num_rows": trainer.family.num_rows,
         "rows_per_second": round(last.rows_per_second, 1) if last else 0.0,
+        "flops_utilisation": round(last.utilisation, 3) if last else 0.0,
     }
 
 
@@ -250,15 +252,6 @@ def _bytes_of(tensor: torch.Tensor) -> bytes:
     import torch
 
     return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
-
-
-def silence_libraries() -> None:
-    """Turn off the progress bars of loading and saving; the loop says how far it is."""
-    from diffusers.utils import logging as diffusers_logging
-    from transformers.utils import logging as transformers_logging
-
-    diffusers_logging.disable_progress_bar()
-    transformers_logging.disable_progress_bar()
 
 
 def family_rows(ws: Workspace, asset: str) -> SplitRows:
@@ -342,7 +335,12 @@ def _follow(
         if step.scalars:
             history.append((step.step, step.scalars))
             run.log_metrics(
-                {**step.scalars, "learning_rate": step.learning_rate, "rows_per_second": step.rows_per_second},
+                {
+                    **step.scalars,
+                    "learning_rate": step.learning_rate,
+                    "rows_per_second": step.rows_per_second,
+                    "flops_utilisation": step.utilisation,
+                },
                 step=step.step,
             )
         progress.update(step.step, _loss_note(history))

@@ -10,13 +10,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from diffusers.optimization import get_scheduler
 from diffusers.training_utils import EMAModel
+from torch.utils.flop_counter import FlopCounterMode
 
-from components.contracts import Family, Gang, Objective
-from components.execution.device import fast_dtype
+from components.contracts import Family, Gang, Loss, Objective
+from components.execution.device import fast_dtype, peak_flops
 
 from .checkpoint import CheckpointFolder
 from .config import TrainingConfig
@@ -31,6 +33,7 @@ class TrainStep:
     num_steps: int
     learning_rate: float
     rows_per_second: float
+    utilisation: float  # operations of the networks per second over those of a large matrix product; 0 where unknown
     scalars: Mapping[str, float] = field(default_factory=dict)
 
 
@@ -56,6 +59,7 @@ class Trainer:
         self.device = torch.device(device)
         self.checkpoints = checkpoints
         self.step = 0
+        self._flops = 0
         self._rows_per_micro_batch = self._split_batch()
         for module in family.modules().values():
             module.to(self.device)
@@ -77,6 +81,8 @@ class Trainer:
         config = self.config
         torch.set_num_threads(config.num_threads)
         self._resume()
+        if self.step < config.num_steps:
+            self._flops = self._count_flops()
         started, first = time.perf_counter(), self.step
         while self.step < config.num_steps:
             is_logged = (self.step + 1) % config.log_every == 0 or self.step + 1 == config.num_steps or self.step == 0
@@ -84,8 +90,26 @@ class Trainer:
             self.step += 1
             if config.checkpoint_every and self.step % config.checkpoint_every == 0 and self.step < config.num_steps:
                 self._save()
-            rate = (self.step - first) * config.batch_size / (time.perf_counter() - started)
-            yield TrainStep(self.step, config.num_steps, self.movers[0].learning_rate, rate, scalars)
+            seconds = (time.perf_counter() - started) / (self.step - first)
+            utilisation = self._flops / seconds / self._peak_flops() if is_logged else 0.0
+            rate = config.batch_size / seconds
+            yield TrainStep(self.step, config.num_steps, self.movers[0].learning_rate, rate, utilisation, scalars)
+
+    def _count_flops(self) -> int:
+        """Operations of one step of this worker in matrix products and convolutions, forward and backward.
+
+        Counted on a step of its own whose gradients are thrown away, because counting changes the last bits.
+        """
+        rows = self._rows_of(self.step)[: self._rows_per_micro_batch]
+        with FlopCounterMode(display=False) as counter:
+            for mover in self.movers:
+                self._loss_of(mover, rows).value.backward()
+                mover.optimizer.zero_grad(set_to_none=True)
+        return counter.get_total_flops() * self.config.gradient_accumulation
+
+    def _peak_flops(self) -> float:
+        dtype = torch.bfloat16 if self._uses_bf16 else torch.float32
+        return peak_flops(self.device.type, dtype, self.config.num_threads)
 
     @contextmanager
     def averaged_weights(self) -> Iterator[None]:
@@ -105,19 +129,27 @@ class Trainer:
             for module, training in zip(modules, was_training, strict=True):
                 module.train(training)
 
+    def _rows_of(self, step: int) -> np.ndarray:
+        """The rows of this worker's share of a step."""
+        config, gang = self.config, self.gang
+        rows = rows_at(step, batch_size=config.batch_size, num_rows=self.family.num_rows, seed=config.seed)
+        per_worker = config.batch_size // gang.world_size
+        return rows[gang.rank * per_worker : (gang.rank + 1) * per_worker]
+
+    def _loss_of(self, mover: "_Mover", rows: np.ndarray) -> Loss:
+        """One objective's loss of one micro-batch at the present step."""
+        rng = SeededRandom(self.config.seed, self.step, rows, self.device)
+        batch = {name: _to(value, self.device) for name, value in self.family.batch(rows, rng).items()}
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self._uses_bf16):
+            return mover.objective.loss(batch, rng)
+
     def _step(self, is_logged: bool) -> dict[str, float]:
         config, gang = self.config, self.gang
-        rows = rows_at(self.step, batch_size=config.batch_size, num_rows=self.family.num_rows, seed=config.seed)
-        per_worker = config.batch_size // gang.world_size
-        mine = rows[gang.rank * per_worker : (gang.rank + 1) * per_worker]
+        mine = self._rows_of(self.step)
         collected: dict[str, torch.Tensor] = {}
         for mover in self.movers:
-            for first in range(0, per_worker, self._rows_per_micro_batch):
-                micro = mine[first : first + self._rows_per_micro_batch]
-                rng = SeededRandom(config.seed, self.step, micro, self.device)
-                batch = {name: _to(value, self.device) for name, value in self.family.batch(micro, rng).items()}
-                with torch.autocast(self.device.type, torch.bfloat16, enabled=self._uses_bf16):
-                    loss = mover.objective.loss(batch, rng)
+            for first in range(0, len(mine), self._rows_per_micro_batch):
+                loss = self._loss_of(mover, mine[first : first + self._rows_per_micro_batch])
                 (loss.value / config.gradient_accumulation).backward()
                 if is_logged:
                     _accumulate(collected, mover.objective.name, loss.value, loss.scalars, config)

@@ -9,6 +9,8 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+from components.pipeline.progress import silence_libraries
+
 from .graph import graph_over_direct_calls
 from .measurement import Ratio
 from .recaptioning import recaptioning_over_generate
@@ -24,26 +26,29 @@ BENCHMARKS: dict[str, Callable[[Path], list[Ratio]]] = {
 
 def main() -> int:
     """Run the benchmarks that are named, or all; the status says whether they ran, not whether the aims are met."""
+    silence_libraries()
+    ratios: list[Ratio] = []
+    sys.stdout.write(HEADING)
     with tempfile.TemporaryDirectory(prefix="atelier-bench-") as folder:
-        ratios = []
         for name, benchmark in BENCHMARKS.items():
             if not sys.argv[1:] or name in sys.argv[1:]:
-                ratios += benchmark(Path(folder) / name)
-    for line in table(ratios):
-        sys.stdout.write(line + "\n")
+                for one in benchmark(Path(folder) / name):
+                    ratios.append(one)
+                    sys.stdout.write(row(one))
+                    sys.stdout.flush()
     target = Path(".atelier") / "bench.json"
     target.parent.mkdir(exist_ok=True)
     target.write_text(json.dumps([ratio.as_json() for ratio in ratios], indent=1) + "\n")
     return 0
 
 
-def table(ratios: list[Ratio]) -> list[str]:
-    """Lines of a table, one ratio each."""
-    lines = [f"{'what':44s} {'ratio':>7s} {'ours':>10s} {'reference':>10s} {'unit':10s} aim"]
-    for one in ratios:
-        lines.append(f"{one.name:44s} {one.ratio:7.3f} {one.ours:10.3f} {one.reference:10.3f} {one.unit:10s} {one.aim}")
-        lines.append(f"    {one.settings}")
-    return lines
+HEADING = f"{'what':44s} {'ratio':>7s} {'ours':>10s} {'reference':>10s} {'unit':10s} aim\n"
+
+
+def row(one: Ratio) -> str:
+    """Two lines of the table: the ratio, and under which settings it was measured."""
+    figures = f"{one.ratio:7.3f} {one.ours:10.3f} {one.reference:10.3f} {one.unit:10s} {one.aim}"
+    return f"{one.name:44s} {figures}\n    {one.settings}\n"
 
 
 if __name__ == "__main__":

@@ -11,30 +11,9 @@ import pytest
 from components.data.lake import Lake
 from components.pipeline.graph import ORDER
 from components.pipeline.workspace import kind_of
+from tests.command_line import run
 
 pytestmark = [pytest.mark.smoke, pytest.mark.timeout(900)]
-
-
-def run(arguments: list[str], home: Path) -> subprocess.CompletedProcess:
-    environment = {k: v for k, v in os.environ.items() if not k.startswith(("ATELIER", "DAGSTER", "MLFLOW", "RAY"))}
-    environment |= {"ATELIER_HOME": str(home), "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"}
-    return subprocess.run(
-        [sys.executable, "-m", "orchestration.cli", *arguments],
-        env=environment, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def home(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("home")
-    done = run(["demo", "--recipe", "smoke"], folder)
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    return folder
-
-
-@pytest.fixture(scope="module")
-def lake(home) -> Lake:
-    return Lake(str(home / "lake"))
 
 
 @pytest.fixture(scope="module")
@@ -225,10 +204,6 @@ def test_bad_arguments_are_named_at_once(tmp_path):
         assert "Traceback" not in done.stderr
     blocked = tmp_path / "file"
     blocked.write_text(json.dumps("not a folder"))
-    environment = {**os.environ, "ATELIER_HOME": str(tmp_path / "home"), "ATELIER_LAKE": str(blocked / "lake")}
-    done = subprocess.run(
-        [sys.executable, "-m", "orchestration.cli", "demo", "--recipe", "smoke"],
-        env=environment, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    done = run(["demo", "--recipe", "smoke"], tmp_path / "home", {"ATELIER_LAKE": str(blocked / "lake")})
     assert done.returncode == 1
     assert "not writable" in done.stderr
