@@ -20,7 +20,7 @@ from components.contracts import Captioner, ModelVersion
 from components.data.lake import Record, digest_of
 from components.data.pictures import captioned_grid
 from components.data.pixels import decode_pixels
-from components.execution.device import best_device
+from components.execution.device import best_device, fast_dtype
 
 from .progress import silence_libraries
 from .rows import load_rows, subset
@@ -236,4 +236,4 @@ def _load_captioner(folder: Path, temperature: float, seed: int) -> Captioner:
 def _load_scorer(folder: Path) -> Any:
     from components.families.clip.sample import load_clip
 
-    return load_clip(folder, best_device())
+    return load_clip(folder, best_device(), dtype=fast_dtype(best_device()))

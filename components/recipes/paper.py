@@ -20,7 +20,8 @@ def paper() -> Recipe:
     The paper does not disclose the U-Net's size; this one follows Stable Diffusion's. Its captioner is not public; a
     stock vision-language model with two prompts stands in its place. Put paths of local copies in place of the hub ids
     with ``--set vae.model.pretrained=...`` (likewise ``prompt_upsampler``, ``base_captioner``).
-    Not measured.
+    Not measured. ``atelier estimate --recipe paper`` counts 968 M parameters, 1,140 TFLOP a step and 38 GiB for each of
+    64 workers, and so about 400 device hours at 400 TFLOP/s each, without the text encoder, the VAE and the data.
     """
     untrained = TrainingConfig(num_steps=0, batch_size=1, learning_rate=1e-4, num_gpus_per_worker=1.0)
     return base().model_copy(

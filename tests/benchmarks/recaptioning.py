@@ -18,7 +18,7 @@ from .measurement import Ratio, open_bench_workspace
 
 NUM_ROUNDS = 3
 NUM_CPUS = 2
-RECIPE = {"data.max_shards": "4", "data.max_rows_per_shard": "3000"}
+RECIPE = {"data.max_shards": "6", "data.max_rows_per_shard": "3000"}
 
 
 def recaptioning_over_generate(folder: Path) -> Ratio:
@@ -34,20 +34,30 @@ def recaptioning_over_generate(folder: Path) -> Ratio:
         ours, reference = [], []
         for _ in range(NUM_ROUNDS):
             reference.append(num_rows / _plain_loop(ws))
-            started = time.perf_counter()
-            results = list(recaption(ws.forced(), names))
-            ours.append(num_rows / (time.perf_counter() - started))
-            failures = [result.failure for result in results if result.failure]
-            if failures:
-                raise RuntimeError(failures[0])
+            ours.append(_steady_rate(ws, names))
     return Ratio.of(
         "recaptioned / plain generate() loop",
         ours,
         reference,
         "pictures/s",
         "at least 1.0",
-        f"{num_rows} pictures of 32 px, two captions each, batch {ROWS_PER_GROUP}, the loop with {NUM_CPUS} threads",
+        f"{num_rows} pictures of 32 px, two captions each, batch {ROWS_PER_GROUP}, models loaded before the "
+        f"clock starts, the loop with {NUM_CPUS} threads",
     )
+
+
+def _steady_rate(ws: Workspace, names: list[str]) -> float:
+    """Pictures a second from the end of the first shard to the end of the last: loading is left out, as in the loop."""
+    results = recaption(ws.forced(), names)
+    num_rows, started = 0, 0.0
+    for number, result in enumerate(results):
+        if result.outcome is None:
+            raise RuntimeError(result.failure)
+        if number == 0:
+            started = time.perf_counter()
+        else:
+            num_rows += result.outcome.record.num_rows or 0
+    return num_rows / (time.perf_counter() - started)
 
 
 def _plain_loop(ws: Workspace) -> float:

@@ -38,7 +38,9 @@ class ClipParts:
 
     def embed_images(self, pixels: torch.Tensor) -> torch.Tensor:
         """Unit embeddings (B, D), float32, of uint8 (B, H, W, 3) on the model's device."""
-        features = self.model.get_image_features(pixel_values=self.normalization(pixels)).pooler_output
+        features = self.model.get_image_features(
+            pixel_values=self.normalization(pixels).to(self.model.dtype)
+        ).pooler_output
         return torch.nn.functional.normalize(features.float(), dim=-1)
 
     def embed_tokens(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
