@@ -131,3 +131,18 @@ def test_a_batch_that_cannot_be_cut_is_refused():
 def test_a_loss_that_is_not_finite_stops_with_step_and_rows():
     with pytest.raises(NonFiniteLoss, match=r"'line'.*step 0 on rows"):
         list(Trainer(LineFamily(scale=float("inf")), config()).run())
+
+
+def test_utilisation_is_the_share_of_a_matrix_products_speed():
+    steps = list(Trainer(LineFamily(), config(log_every=20)).run())
+    assert [step.step for step in steps if step.utilisation] == [1, 20, 40, 60]
+    assert all(0 <= step.utilisation < 1 for step in steps)
+
+
+def test_counting_operations_changes_no_weight():
+    trainer = Trainer(LineFamily(), config())
+    before = [p.detach().clone() for p in trainer.family.line.parameters()]
+    # y = w x + b on 8 rows of 1 value: 2 x 8 forward, and 2 x 8 backward for the weight (none for the input)
+    assert trainer._count_flops() == 32
+    assert all(torch.equal(ours, theirs) for ours, theirs in zip(before, trainer.family.line.parameters(), strict=True))
+    assert all(p.grad is None for p in trainer.family.line.parameters())
