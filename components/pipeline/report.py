@@ -452,7 +452,7 @@ def figures_from(values: Mapping[str, Sequence[Any]]) -> dict[str, Any]:
 def pictures_digest(samples: Sequence[Sampled], num_pictures: int) -> str:
     """Digest of the first pictures of descriptive prompts (16 hexadecimal digits); one batch, for ``verify``."""
     described = next(sampled for sampled in samples if sampled.prompts.kind == "descriptive")
-    return hashlib.sha256(np.ascontiguousarray(described.pixels["vae"][:num_pictures])).hexdigest()[:16]
+    return hashlib.sha256(described.pixels["vae"][:num_pictures].tobytes()).hexdigest()[:16]
 
 
 def draw_first_pictures(ws: Workspace) -> str:

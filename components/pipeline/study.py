@@ -156,7 +156,7 @@ class _Arm:
         fitted = fit_stage(self.ws.with_recipe(recipe), "latent_diffusion", fingerprint, inputs, kept_as, self._plan())
         final, curve, drawn = self._measure(fitted.made, fitted.drawn)
         buffer = io.BytesIO()
-        np.savez_compressed(buffer, **drawn)
+        np.savez_compressed(buffer, allow_pickle=False, **drawn)
         self.ws.lake.write_bytes(f"{fitted.made.path}.drawn.npz", buffer.getvalue())
         described = drawn["descriptive"][:8]
         return Made(
