@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -255,17 +256,33 @@ def _dev(parsed: argparse.Namespace) -> int:
         subprocess.Popen([sys.executable, *command], env=environment, start_new_session=True) for command in commands
     ]
     print(f"Dagster {dagster_url()}\nMLflow  {mlflow_url()}\nCtrl-C ends both", flush=True)
+    ended: list[str] = []
     try:
-        while all(process.poll() is None for process in processes):
+        while not ended:
             time.sleep(0.5)
+            ended = [
+                str(command[1]) for command, one in zip(commands, processes, strict=True) if one.poll() is not None
+            ]
     except KeyboardInterrupt:
         print("stopping", flush=True)
-    ended_early = any(process.poll() for process in processes)
-    for process in processes:
-        if process.poll() is None:
-            process.send_signal(signal.SIGINT)
-            process.wait(timeout=30)
-    return 1 if ended_early else 0
+    finally:
+        for means in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(means, signal.SIG_IGN)  # impatience must not leave a server behind
+        for process in processes:
+            _stop(process)
+    for name in ended:
+        print(f"atelier: {name} ended by itself; its last lines above say why (is its port taken?)", file=sys.stderr)
+    return 1 if ended else 0
+
+
+def _stop(process: subprocess.Popen) -> None:
+    """End a server and what it started: as Ctrl-C would, then more firmly, for background processes ignore that."""
+    for means in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
+        if process.poll() is not None:
+            return
+        os.killpg(process.pid, means)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=15)
 
 
 if __name__ == "__main__":
