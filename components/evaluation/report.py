@@ -162,6 +162,7 @@ COLUMNS = {
     "generated_fid": Column("FID, generated", "The same on generated latents", is_share=False),
     "images_per_second": Column("pictures/s", "Pictures per second", is_share=False, digits=0),
 }
+_SMALL_FIGURE, _DIGITS_OF_SMALL = 0.5, 4
 _CAPTION_NAMES = {"raw": "raw captions", "ssc": "SSC, short", "dsc": "DSC, descriptive"}
 
 
@@ -185,6 +186,8 @@ def _cells(part: Part) -> dict[str, Cell]:
 
 def _cell(figure: Figure, column: Column) -> Cell:
     factor, digits, unit = (100, 1, " %") if column.is_share else (1, column.digits, "")
+    if not column.is_share and abs(figure.value) < _SMALL_FIGURE:
+        digits = _DIGITS_OF_SMALL  # distances between unit embeddings
     interval = ""
     if figure.ci95:
         low, high = (f"{factor * bound:,.{digits}f}" for bound in figure.ci95)

@@ -136,7 +136,7 @@ def _on_decoder(decoder: dict[str, DecoderFigures]) -> Iterator[str]:
         f"originals' fine detail (VAE: {percent(vae.detail_ratio)})"
     )
     if ours.fid and vae.fid:
-        sentence += f" at FID {ours.fid.value:.2f} (VAE: {vae.fid.value:.2f})"
+        sentence += f" at FID {ours.fid.value:.3g} (VAE: {vae.fid.value:.3g})"
     if ours.psnr and vae.psnr:
         sentence += f" and {ours.psnr.value:.1f} dB (VAE: {vae.psnr.value:.1f} dB)"
     if ours.images_per_second:
