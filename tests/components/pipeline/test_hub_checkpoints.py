@@ -6,17 +6,14 @@ import pytest
 import torch
 from transformers import T5EncoderModel
 
-from components.data.catalog import load_dataset
-from components.data.lake import Lake
-from components.execution.local_executor import LocalExecutor
 from components.families.hub_captioner.config import HubCaptionerConfig
 from components.families.latent_diffusion.model import load_pipeline, new_unet
 from components.families.latent_diffusion.sample import generate
 from components.pipeline.graph import ORDER, make
 from components.pipeline.workspace import Workspace
 from components.recipes import load_recipe
-from components.tracking import open_tracker
 from tests.checkpoints import save_blip, save_t5, save_vae
+from tests.workspaces import scenes_workspace
 
 UNTRAINED = ("base_captioner", "ssc_captioner", "dsc_captioner", "vae", "prompt_upsampler")
 SHORT = {"max_new_tokens": 6, "min_side": 32}
@@ -45,14 +42,7 @@ def ws(tmp_path_factory) -> Workspace:
         "data.max_shards": "1",
         "data.max_rows_per_shard": "64",
     }
-    workspace = Workspace(
-        dataset=load_dataset("scenes"),
-        recipe=load_recipe("smoke", overrides),
-        lake=Lake(str(folder / "lake")),
-        executor=LocalExecutor(),
-        tracker=open_tracker(f"local:{folder / 'tracker'}"),
-        scratch=folder / "scratch",
-    )
+    workspace = scenes_workspace(folder, overrides)
     for asset in ORDER[: ORDER.index("latent_diffusion") + 1]:
         make(workspace, asset)
     return workspace

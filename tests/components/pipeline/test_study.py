@@ -5,25 +5,16 @@ import dataclasses
 import pytest
 
 from components.data.catalog import load_dataset
-from components.data.lake import Lake, Record
-from components.execution.local_executor import LocalExecutor
+from components.data.lake import Record
 from components.pipeline.judging import blend_name
 from components.pipeline.study import ARMS, BLENDS, DEMO_ARM, arms_of, finished_arms, section_of_arm, train_arm
 from components.pipeline.workspace import UnfitParent, Workspace
-from components.recipes import load_recipe
-from components.tracking import open_tracker
+from tests.workspaces import scenes_workspace
 
 
 @pytest.fixture
 def ws(tmp_path) -> Workspace:
-    return Workspace(
-        dataset=load_dataset("scenes"),
-        recipe=load_recipe("smoke", {"study.num_seeds": "2"}),
-        lake=Lake(str(tmp_path / "lake")),
-        executor=LocalExecutor(),
-        tracker=open_tracker(f"local:{tmp_path / 'tracker'}"),
-        scratch=tmp_path / "scratch",
-    )
+    return scenes_workspace(tmp_path, {"study.num_seeds": "2"})
 
 
 def test_all_blends_come_once_before_any_comes_again(ws):

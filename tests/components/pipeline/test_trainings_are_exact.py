@@ -4,16 +4,12 @@ from itertools import islice
 
 import pytest
 
-from components.data.catalog import load_dataset
-from components.data.lake import Lake
-from components.execution.local_executor import LocalExecutor
 from components.pipeline.graph import ORDER, make
 from components.pipeline.train import STAGES, KeptAs, fit_stage, new_trainer, weights_digest
 from components.pipeline.verify import verify
 from components.pipeline.workspace import Workspace
-from components.recipes import load_recipe
-from components.tracking import open_tracker
 from components.training.checkpoint import CheckpointFolder
+from tests.workspaces import scenes_workspace
 
 NUM_STEPS = 6
 CAPTIONERS = ("ssc_captioner", "dsc_captioner")  # with so few steps they would write loops alone
@@ -33,14 +29,7 @@ MADE = ORDER[: ORDER.index("caption_blend_study")]
 def ws(tmp_path_factory) -> Workspace:
     """The recipe smoke with six steps for most, made up to the judges."""
     folder = tmp_path_factory.mktemp("exact")
-    workspace = Workspace(
-        dataset=load_dataset("scenes"),
-        recipe=load_recipe("smoke", SMALL),
-        lake=Lake(str(folder / "lake")),
-        executor=LocalExecutor(),
-        tracker=open_tracker(f"local:{folder / 'tracker'}"),
-        scratch=folder / "scratch",
-    )
+    workspace = scenes_workspace(folder, SMALL)
     for asset in MADE:
         make(workspace, asset)
     return workspace
