@@ -17,8 +17,8 @@ def tiny() -> Recipe:
     """``make demo``: two CPU cores, two jobs side by side.
 
     Measured on two cores of an AMD EPYC with avx512_bf16: 15 to 19 minutes; on descriptive prompts 94 % of the objects
-    and 89 % of the scenes right, against 5 % and 0 % after raw captions (250 prompts, one seed). Without bf16 instructions
-    expect two to three times as long.
+    and 89 % of the scenes right, against 5 % and 0 % after raw captions (250 prompts, one seed). Without instructions
+    for bf16 expect two to three times as long.
     """
 
     def training(num_steps: int, batch_size: int, learning_rate: float, **changes) -> TrainingConfig:
