@@ -14,7 +14,6 @@ from components.recipes.recipe import Recipe
 if TYPE_CHECKING:
     from components.training.dry_run import DryRun
 
-LATENT_CHANNELS = 4
 T5_WIDTHS = {"small": 512, "base": 768, "large": 1024, "xl": 2048, "xxl": 4096}
 FACTOR_OF_HUB_VAE = 8
 
@@ -61,18 +60,18 @@ def estimate(recipe: Recipe, *, flops_per_second: float, price_per_hour: float) 
     section = recipe.latent_diffusion
     vae = recipe.vae.model
     factor = FACTOR_OF_HUB_VAE if vae.pretrained else 2 ** (len(vae.block_out_channels) - 1)
-    side = recipe.data.resolution // factor
+    side, channels = recipe.data.resolution // factor, vae.latent_channels
     width, length = text_width(recipe), recipe.prompt_upsampler.model.max_length
 
     def inputs(rows: int) -> dict[str, Any]:
         return {
-            "sample": torch.empty(rows, LATENT_CHANNELS, side, side),
+            "sample": torch.empty(rows, channels, side, side),
             "timestep": torch.empty(rows),
             "encoder_hidden_states": torch.empty(rows, length, width),
         }
 
     return Estimate(
-        counts=dry_run(lambda: new_unet(section.model, (LATENT_CHANNELS, side, side), width), inputs),
+        counts=dry_run(lambda: new_unet(section.model, (channels, side, side), width), inputs),
         latent_side=side,
         batch_size=section.training.batch_size,
         num_steps=section.training.num_steps,

@@ -14,7 +14,7 @@ from .ingest import build_image_set, ingest, shard_names
 from .latents import encode, extract_text_encoder
 from .report import evaluate
 from .shards import ShardResult
-from .study import train_demo_arms
+from .study import train_demo_arm
 from .train import STAGES, train_model
 from .workspace import Outcome, Workspace
 
@@ -28,7 +28,7 @@ WHOLE: dict[str, Callable[[Workspace], Outcome]] = {
     "champion_captioners": choose_champions,
     "training_set": build_training_set,
     "text_encoder": extract_text_encoder,
-    "caption_blend_study": train_demo_arms,
+    "caption_blend_study": train_demo_arm,
     "evaluation_report": evaluate,
     **{asset: partial(train_model, asset=asset) for asset in STAGES},
 }

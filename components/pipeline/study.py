@@ -95,11 +95,11 @@ def train_arm(ws: Workspace, arm: str) -> Outcome:
             f"{ASSET}[{arm}] is not asked for: study.num_seeds is {ws.recipe.study.num_seeds} in recipe "
             f"{ws.recipe.name!r}" + ("" if ws.dataset.has_ground_truth else ", and only scenes has an oracle")
         )
-    inputs, settings = _identity(ws, arm)
+    inputs, settings = identity_of(ws, arm)
     return ws.materialize(ASSET, inputs, settings, lambda fingerprint: _Arm(ws, arm).run(fingerprint, inputs), arm)
 
 
-def train_demo_arms(ws: Workspace) -> Outcome:
+def train_demo_arm(ws: Workspace) -> Outcome:
     """The arm that belongs to every demo."""
     return train_arm(ws, DEMO_ARM)
 
@@ -109,7 +109,7 @@ def finished_arms(ws: Workspace) -> dict[str, list[Record]]:
     found: dict[str, list[Record]] = {}
     for arm in arms_of(ws.recipe, ws.dataset):
         current = ws.lake.record(ASSET, "model", arm)
-        if current is not None and current.fingerprint == ws.fingerprint(ASSET, *_identity(ws, arm)):
+        if current is not None and current.fingerprint == ws.fingerprint(ASSET, *identity_of(ws, arm)):
             found.setdefault(blend_of(arm), []).append(current)
     return found
 
@@ -121,7 +121,7 @@ def read_drawn(ws: Workspace, record: Record) -> dict[str, np.ndarray]:
         return {kind: arrays[kind] for kind in arrays.files}
 
 
-def _identity(ws: Workspace, arm: str) -> tuple[dict[str, str], Any]:
+def identity_of(ws: Workspace, arm: str) -> tuple[dict[str, str], Any]:
     """An arm's inputs and settings, which make its fingerprint."""
     parents = ("training_set", "vae", "text_encoder", "prompt_upsampler", "evaluation_clip", "attribute_judge")
     inputs = {name: ws.parent(name).data_version for name in parents}

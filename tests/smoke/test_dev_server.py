@@ -1,6 +1,7 @@
 """``atelier dev`` on what the demo left: the Dagster UI's API materializes assets, MLflow shows the versions."""
 
 import json
+import os
 import signal
 import socket
 import subprocess
@@ -73,7 +74,11 @@ def urls(home: Path) -> Iterator[dict[str, str]]:
         yield found
     finally:
         server.send_signal(signal.SIGINT)
-        server.communicate(timeout=60)
+        try:
+            server.communicate(timeout=60)
+        except subprocess.TimeoutExpired:
+            os.killpg(server.pid, signal.SIGKILL)
+            raise
 
 
 def _wait_for(url: str, server: subprocess.Popen) -> None:

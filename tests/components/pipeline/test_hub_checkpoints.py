@@ -10,6 +10,7 @@ from components.families.hub_captioner.config import HubCaptionerConfig
 from components.families.latent_diffusion.model import load_pipeline, new_unet
 from components.families.latent_diffusion.sample import generate
 from components.pipeline.graph import ORDER, make
+from components.pipeline.verify import verify
 from components.pipeline.workspace import Workspace
 from components.recipes import load_recipe
 from tests.checkpoints import save_blip, save_t5, save_vae
@@ -63,6 +64,14 @@ def test_the_checkpoints_reach_the_pipeline_unchanged(ws, tmp_path):
     t5 = T5EncoderModel.from_pretrained(tmp_path / "t5")
     torch.testing.assert_close(pipeline.text_encoder.state_dict(), t5.state_dict())
     assert generate(pipeline, ["a circle"], [0], num_inference_steps=2, guidance_scale=3.0).shape == (1, 32, 32, 3)
+
+
+def test_a_kept_checkpoint_can_be_verified(ws):
+    captioner = next(iter(verify(ws, ("dsc_captioner",))))
+    assert captioner.is_equal
+    assert captioner.slice == "the checkpoint"
+    other = ws.recipe.with_overrides({"dsc_captioner.model.max_new_tokens": "7"})
+    assert not next(iter(verify(ws.with_recipe(other), ("dsc_captioner",)))).is_equal
 
 
 @pytest.mark.parametrize("name", ["base", "paper"])

@@ -7,7 +7,16 @@ import pytest
 from components.data.catalog import load_dataset
 from components.data.lake import Record
 from components.pipeline.judging import blend_name
-from components.pipeline.study import ARMS, BLENDS, DEMO_ARM, arms_of, finished_arms, section_of_arm, train_arm
+from components.pipeline.study import (
+    ARMS,
+    BLENDS,
+    DEMO_ARM,
+    arms_of,
+    finished_arms,
+    identity_of,
+    section_of_arm,
+    train_arm,
+)
 from components.pipeline.workspace import UnfitParent, Workspace
 from tests.workspaces import scenes_workspace
 
@@ -50,9 +59,7 @@ def test_an_arm_of_other_captions_is_not_finished(ws):
     for name in parents:
         kind = "manifest" if name == "training_set" else "model"
         ws.lake.set_current(dataclasses.replace(record, asset=name, kind=kind))
-    from components.pipeline.study import _identity
-
-    fingerprint = ws.fingerprint("caption_blend_study", *_identity(ws, "raw-seed0"))
+    fingerprint = ws.fingerprint("caption_blend_study", *identity_of(ws, "raw-seed0"))
     arm = dataclasses.replace(record, asset="caption_blend_study", shard="raw-seed0", fingerprint=fingerprint)
     ws.lake.set_current(arm)
     assert list(finished_arms(ws)) == ["raw"]
