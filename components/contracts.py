@@ -63,7 +63,8 @@ class Reader(Protocol):
 class Rows:
     """Pictures and texts that a family learns from, all of the same length and in the same order.
 
-    ``pixels``: uint8 (N, H, W, 3), usually memory-mapped. ``texts``: by kind (``caption``, ``ssc``, ``dsc``); None
+    Columns may be memory-mapped views (``data.picked``): index them, with a slice or row numbers, before computing.
+    ``pixels``: uint8 (N, H, W, 3). ``texts``: by kind (``caption``, ``ssc``, ``dsc``); None
     where a row has no such text. ``latents``: float16 (N, C, h, w) or None. ``scenes``: ground truth
     (``data.scenes.Scene``) per row where the data set has it, else None.
     """
@@ -189,6 +190,20 @@ class Gang:
     world_size: int = 1
 
 
+@dataclass(frozen=True, slots=True)
+class Elasticity:
+    """How a gang may change: the sizes it may have, ascending, and how many lost workers it survives.
+
+    What the gang runs must go on from its own checkpoint when it is called again.
+    """
+
+    sizes: tuple[int, ...] = ()
+    max_lost_workers: int = 0
+
+
+RIGID = Elasticity()
+
+
 class Executor(Protocol):
     """Runs work without knowing what it is."""
 
@@ -213,10 +228,12 @@ class Executor(Protocol):
         *,
         num_workers: int,
         resources: Resources,
+        elasticity: Elasticity = RIGID,
     ) -> Mapping[str, Any]:
         """Run ``function`` in a gang of ``num_workers``; the mapping that rank 0 returned.
 
-        Two workers and more have a torch process group, one has none.
+        Two workers and more have a torch process group, one has none. Where fewer fit, or a worker is lost,
+        ``elasticity`` says what becomes of the gang.
 
         Raises :class:`InsufficientResources` before any work where the gang does not fit.
         """

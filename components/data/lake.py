@@ -20,8 +20,10 @@ import io
 import json
 import os
 import shutil
+import tempfile
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
@@ -109,6 +111,35 @@ class Lake:
             Path(partial).replace(target)
         finally:
             Path(partial).unlink(missing_ok=True)
+
+    @contextmanager
+    def writing(self, path: str) -> Iterator[Path]:
+        """A local file to be filled within the block, which then is put whole at ``path``: for what is too big to hold.
+
+        Where the block raises, nothing is put.
+        """
+        target = Path(f"{self.root}/{path}") if self.is_local else Path(tempfile.gettempdir()) / Path(path).name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        partial = target.with_name(f"{target.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}.partial")
+        try:
+            yield partial
+            if self.is_local:
+                partial.replace(target)
+            else:
+                self.fs.put_file(str(partial), f"{self.root}/{path}")
+        finally:
+            partial.unlink(missing_ok=True)
+
+    def names(self, folder: str) -> list[str]:
+        """Names of the files in a folder, sorted; none where there is no such folder."""
+        self.fs.invalidate_cache()
+        found = self.fs.glob(f"{self.root}/{folder}/*")
+        return sorted(PurePosixPath(str(path)).name for path in found if not str(path).endswith(".partial"))
+
+    def remove(self, path: str) -> None:
+        """Delete a file, or a folder with all that is in it; nothing happens where it is gone already."""
+        with suppress(FileNotFoundError):
+            self.fs.rm(f"{self.root}/{path}", recursive=True)
 
     def read_bytes(self, path: str) -> bytes:
         """A whole file; :class:`LakeError` naming it where there is none."""

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from components.contracts import Gang, InsufficientResources, Resources
+from components.contracts import RIGID, Elasticity, Gang, InsufficientResources, Resources
 
 logger = logging.getLogger(__name__)
 
@@ -42,12 +42,14 @@ class LocalExecutor:
         *,
         num_workers: int,
         resources: Resources,
+        elasticity: Elasticity = RIGID,
     ) -> Mapping[str, Any]:
         """``function(Gang(0, 1), config)``, with ``resources.num_cpus`` torch threads and no process group.
 
-        Raises ``InsufficientResources`` for more than one worker, or where this machine is smaller than the worker.
+        Raises ``InsufficientResources`` where ``elasticity`` allows no single worker, or where this machine is smaller
+        than it.
         """
-        if num_workers != 1:
+        if 1 not in (num_workers, *elasticity.sizes):
             raise InsufficientResources(
                 f"a gang of {num_workers} workers needs Ray, and this executor runs one worker in its own process: "
                 "use RayExecutor, or set num_workers to 1"

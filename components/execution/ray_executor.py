@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import atexit
 import io
+import itertools
 import json
 import logging
 import os
@@ -19,7 +20,7 @@ import subprocess
 import sys
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
@@ -28,7 +29,7 @@ from typing import Any, Self
 
 import pyarrow as pa
 
-from components.contracts import Gang, InsufficientResources, Resources
+from components.contracts import RIGID, Elasticity, Gang, InsufficientResources, Resources
 from components.execution.local_executor import require_here, torch_threads
 
 logger = logging.getLogger(__name__)
@@ -44,6 +45,10 @@ _TRAIN_ENVIRONMENT = {
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
 }
 _LOCAL = "local"
+
+
+class LostWorker(RuntimeError):
+    """A training worker ended without an error of its own: killed, out of memory, or its node is gone."""
 
 
 class RayExecutor:
@@ -119,28 +124,39 @@ class RayExecutor:
         *,
         num_workers: int,
         resources: Resources,
+        elasticity: Elasticity = RIGID,
     ) -> Mapping[str, Any]:
         """Run ``function(gang, config)`` in ``num_workers`` processes; the mapping that rank 0 returned.
 
         Two workers and more are joined by a torch process group (NCCL with GPUs, else gloo). One worker runs in this
         process (Ray Train's local mode: no cluster, no process group), except that a worker with GPUs goes to the
-        cluster where one is named. What the function raises is raised here. Nothing is retried: a training resumes
-        from its own checkpoint. A gang that fits but finds the cluster busy waits half an hour
+        cluster where one is named. What the function raises is raised here and not tried again. A lost worker (killed,
+        out of memory, its node gone) ends the gang, and a new one starts, of the largest allowed size that the cluster
+        then holds: ``elasticity``. A gang that fits but finds the cluster busy waits half an hour
         (``RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S``).
 
-        Raises ``InsufficientResources`` where the gang does not fit, or waited in vain.
+        Raises ``InsufficientResources`` where no allowed gang fits, or waited in vain, and ``LostWorker`` after more
+        losses than are allowed.
         """
         if num_workers == 1 and not (resources.num_gpus and self.address != _LOCAL):
             require_here(resources)
             with _environment(_TRAIN_ENVIRONMENT), torch_threads(resources):
                 return _train(function, config, num_workers=0, resources=resources)
         self._connect()
-        nodes = _nodes()
-        capacity = sum(_fitting(node, resources) for node in nodes)
-        if capacity < num_workers:
-            raise InsufficientResources(_shortage(num_workers, capacity, resources, nodes))
+        sizes = sorted({num_workers, *elasticity.sizes}, reverse=True)
         with _environment(_TRAIN_ENVIRONMENT):
-            return _train(function, config, num_workers=num_workers, resources=resources)
+            for num_lost in itertools.count(1):
+                size = _largest_gang(sizes, resources)
+                if size < num_workers:
+                    logger.warning("the cluster holds no %d workers: training with %d", num_workers, size)
+                try:
+                    return _train(function, config, num_workers=size, resources=resources)
+                except LostWorker as error:
+                    if num_lost > elasticity.max_lost_workers:
+                        raise
+                    left = elasticity.max_lost_workers - num_lost
+                    logger.warning("%s; going on from the last checkpoint (%d more such losses allowed)", error, left)
+        raise AssertionError("unreachable")
 
     def _connect(self) -> None:
         """Attach to the cluster or start a private one; never ``ray.init()`` without an address."""
@@ -288,8 +304,6 @@ def _train(
     resources: Resources,
 ) -> Mapping[str, Any]:
     """One run of Ray Train; ``num_workers`` 0 is its local mode, in this process."""
-    import ray
-    from ray.exceptions import GetTimeoutError, RayActorError
     from ray.train import (
         ControllerError,
         FailureConfig,
@@ -338,29 +352,80 @@ def _train(
                 worker_runtime_env={"env_vars": _thread_environment(resources)},
             ),
         )
+        held_before = _held_groups()
         try:
             result = trainer.fit()
         except WorkerGroupError as error:
+            for rank, failure in sorted(error.worker_failures.items()):
+                if _is_loss(failure):
+                    raise LostWorker(f"training worker {rank} or its peer was lost: {failure}") from error
             rank, failure = min(error.worker_failures.items())
-            original = getattr(failure, "_base_exc", failure)
-            original.add_note(f"In training worker {rank}:\n{failure}")
-            raise original from None
+            failure.add_note(f"In training worker {rank}:\n{error}")
+            raise failure from None
         except ControllerError as error:
+            _end(trainer.controller, held_before)
             if isinstance(error.controller_failure, WorkerGroupStartupTimeoutError):
                 raise InsufficientResources(
                     f"{num_workers} workers of {resources.num_cpus:g} CPUs and {resources.num_gpus:g} GPUs fit the "
                     "cluster, but it stayed busy with other work: wait for it, or run fewer things at once"
                 ) from error
+            if _is_loss(error.controller_failure):  # before the worker had begun
+                raise LostWorker(f"a training worker was lost: {error.controller_failure}") from error
             raise
         except BaseException:
-            if trainer.controller is not None:
-                with suppress(RayActorError, GetTimeoutError):  # it has ended, or ends by this
-                    ray.get(trainer.controller.abort.remote(), timeout=20)
-                ray.kill(trainer.controller)
+            _end(trainer.controller, held_before)
             raise
     if result.return_value is None:
         raise RuntimeError("the training ended without an error and without a result from rank 0")
     return result.return_value
+
+
+def _end(controller: Any, held_before: Set[str]) -> None:
+    """End a controller of Ray Train, and free what it held (a killed controller's workers keep their CPUs)."""
+    import ray
+    from ray._raylet import PlacementGroupID
+    from ray.exceptions import GetTimeoutError, RayActorError
+    from ray.util import remove_placement_group
+    from ray.util.placement_group import PlacementGroup
+
+    if controller is not None:
+        with suppress(RayActorError, GetTimeoutError):  # it has ended, or ends by this
+            ray.get(controller.abort.remote(), timeout=20)
+        ray.kill(controller)
+    for group in _held_groups() - held_before:
+        remove_placement_group(PlacementGroup(PlacementGroupID.from_hex(group)))
+
+
+def _held_groups() -> set[str]:
+    """Placement groups that this process's job holds; a group's id ends with that of its job."""
+    import ray
+    from ray.util import placement_group_table
+
+    if not ray.is_initialized():
+        return set()
+    job = ray.get_runtime_context().get_job_id()
+    table: Mapping[str, Mapping[str, Any]] = placement_group_table()
+    return {group for group, facts in table.items() if group.endswith(job) and facts["state"] != "REMOVED"}
+
+
+def _is_loss(failure: Exception) -> bool:
+    """Whether a worker failed because a process is gone: its own, or that of a peer it was talking to."""
+    from ray.exceptions import RayActorError
+    from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError, WorkerHealthCheckTimeoutError
+    from torch.distributed import DistError
+
+    gone = (RayActorError, WorkerHealthCheckFailedError, WorkerHealthCheckTimeoutError, DistError)
+    return isinstance(failure, gone) or ("gloo" in str(failure) and "by peer" in str(failure))
+
+
+def _largest_gang(sizes: Sequence[int], resources: Resources) -> int:
+    """The first of ``sizes`` (descending) that the cluster holds when idle; ``InsufficientResources`` where none is."""
+    nodes = _nodes()
+    capacity = sum(_fitting(node, resources) for node in nodes)
+    for size in sizes:
+        if size <= capacity:
+            return size
+    raise InsufficientResources(_shortage(sizes[-1], capacity, resources, nodes))
 
 
 def _nodes() -> list[Mapping[str, float]]:

@@ -23,7 +23,7 @@ from components.data.pixels import decode_pixels
 from components.execution.device import best_device, fast_dtype
 
 from .progress import silence_libraries
-from .rows import load_rows, subset
+from .rows import in_memory, load_rows
 from .shards import ShardResult, ShardStage, make_shards
 from .workspace import Made, Outcome, UnfitParent, Workspace
 
@@ -51,7 +51,7 @@ def _choose(ws: Workspace, candidates: Mapping[str, Record]) -> Made:
 
     split = load_rows(ws)
     rows = split.evaluation
-    rows = subset(rows, np.arange(min(len(rows), ws.recipe.recaption.num_gate_pictures)))
+    rows = in_memory(rows, ws.recipe.recaption.num_gate_pictures)
     scorer = _load_scorer(ws.model_folder("clip"))
     texts: dict[str, list[str]] = {}
     metadata: dict[str, Any] = {}

@@ -24,7 +24,7 @@ from components.data.pictures import captioned_grid, grid
 
 from .judging import blend_name, load_judges, load_upsampler, prompt_sets
 from .progress import silence_libraries
-from .rows import load_rows, subset
+from .rows import in_memory, load_rows, subset
 from .study import ASSET as STUDY
 from .study import UPSAMPLED, finished_arms, read_drawn
 from .train import STAGES
@@ -67,7 +67,7 @@ class _Evaluation:
         torch.set_num_threads(ws.recipe.evaluation.num_threads)
         self.ws, self.parents, self.arms, self.config = ws, parents, arms, ws.recipe.evaluation
         rows = load_rows(ws, with_recaptions=True, with_latents=True, with_truth=True).evaluation
-        self.rows: Rows = subset(rows, np.arange(min(len(rows), self.config.num_pictures)))
+        self.rows: Rows = in_memory(rows, self.config.num_pictures)
         self.judges, self.feature_extractor = load_judges(ws, self.rows)
         self.pipeline = load_pipeline(ws.model_folder("latent_diffusion"))
         self.vae = load_vae(ws.model_folder("vae"))

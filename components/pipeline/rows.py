@@ -1,21 +1,23 @@
 """From manifests to the rows that a family learns from.
 
 What belongs here: joining pictures, captions, latents and ground truth in one order, and the train/evaluation split.
-What does not: how pictures are decoded (``data.pixels``) and how captions are mixed (a family's sampling).
+What does not: the memory-mapped files (``data.scratch``) and how captions are mixed (a family's sampling).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
+import pyarrow as pa
 
 from components.contracts import Rows
 from components.data.catalog import split_of
 from components.data.lake import Record
-from components.data.pixels import PixelCache
+from components.data.picked import PickedArray, PickedTexts
+from components.data.scratch import Scratch, num_rows_of
 
 from .workspace import UnfitParent, Workspace
 
@@ -37,44 +39,66 @@ def load_rows(
     are left out of the training split); ``truth_ssc``/``truth_dsc`` and scenes with truth, where the data set has it.
     """
     manifest = ws.read_manifest("image_set")[1]
-    parts = [
-        ws.lake.record_of("raw_pairs", "table", entry["data_version"], entry["shard"]) for entry in manifest["shards"]
-    ]
-    data = ws.recipe.data
-    keys, pixels = PixelCache(ws.scratch).open(ws.lake, parts, data.resolution, data.fit)
-    texts: dict[str, Sequence[str | None]] = {"caption": _column(ws, parts, "caption")}
+    parts = _parts_of(ws, "raw_pairs", manifest)
+    data, scratch = ws.recipe.data, Scratch(ws.lake, ws.scratch)
+    raw = scratch.texts(parts, ["key", "caption"])
+    everything = np.arange(raw.num_rows)
+    keys = PickedTexts(raw["key"], everything)
+    texts: dict[str, Sequence[str | None]] = {"caption": PickedTexts(raw["caption"], everything)}
     for kind in ("ssc", "dsc"):
         examples = manifest["examples"].get(kind, {})
-        texts[f"{kind}_example"] = [examples.get(key) for key in keys]
+        texts[f"{kind}_example"] = PickedTexts(_given(keys, examples), everything)
     is_usable = np.ones(len(keys), dtype=bool)
     if with_recaptions:
-        training_set = ws.read_manifest("training_set")[1]
-        recaptioned = [
-            ws.lake.record_of("recaptioned", "table", entry["data_version"], entry["shard"])
-            for entry in training_set["shards"]
-        ]
-        for kind in ("ssc", "dsc"):
-            texts[kind] = _joined(keys, _column(ws, recaptioned, "key"), _column(ws, recaptioned, kind))
-        rejected = _joined(keys, _column(ws, recaptioned, "key"), _column(ws, recaptioned, "rejected"))
-        is_usable &= np.array([reason is None for reason in rejected])
+        recaptioned = scratch.texts(
+            _parts_of(ws, "recaptioned", ws.read_manifest("training_set")[1]), ["key", "ssc", "dsc", "rejected"]
+        )
+        _check_same_keys(raw["key"], recaptioned["key"])
+        texts |= {kind: PickedTexts(recaptioned[kind], everything) for kind in ("ssc", "dsc")}
+        is_usable &= recaptioned["rejected"].is_null().to_numpy()
     scenes = _truth(ws, keys, texts) if with_truth and ws.dataset.has_ground_truth else None
-    latents = _latents(ws, parts, keys) if with_latents else None
-    is_evaluation = np.array([split_of(key, ws.dataset.evaluation_fraction) == "evaluation" for key in keys])
+    rows = Rows(
+        keys=cast("Sequence[str]", keys),
+        pixels=cast("np.ndarray", PickedArray(scratch.pixels(parts, data.resolution, data.fit), everything)),
+        texts=texts,
+        latents=_latents(ws, scratch, parts) if with_latents else None,
+        scenes=scenes,
+    )
     opted_out = set(manifest["opted_out"])
-    is_train = ~is_evaluation & is_usable & np.array([key not in opted_out for key in keys])
-    everything = Rows(keys, pixels, texts, latents, scenes)
-    return SplitRows(subset(everything, np.flatnonzero(is_train)), subset(everything, np.flatnonzero(is_evaluation)))
+    is_evaluation = np.empty(len(keys), dtype=bool)
+    is_train = is_usable
+    for number, key in enumerate(rows.keys):
+        is_evaluation[number] = split_of(key, ws.dataset.evaluation_fraction) == "evaluation"
+        is_train[number] &= not is_evaluation[number] and key not in opted_out
+    return SplitRows(subset(rows, np.flatnonzero(is_train)), subset(rows, np.flatnonzero(is_evaluation)))
 
 
 def subset(rows: Rows, chosen: np.ndarray) -> Rows:
-    """The chosen rows in the given order (positions, int64)."""
-    pick: list[int] = chosen.tolist()
+    """The chosen rows in the given order (positions, int64); what is memory-mapped stays so."""
     return Rows(
-        keys=[rows.keys[i] for i in pick],
-        pixels=rows.pixels[chosen],
-        texts={kind: [column[i] for i in pick] for kind, column in rows.texts.items()},
-        latents=None if rows.latents is None else rows.latents[chosen],
-        scenes=None if rows.scenes is None else [rows.scenes[i] for i in pick],
+        keys=_chosen(rows.keys, chosen),
+        pixels=_chosen(rows.pixels, chosen),
+        texts={kind: _chosen(column, chosen) for kind, column in rows.texts.items()},
+        latents=None if rows.latents is None else _chosen(rows.latents, chosen),
+        scenes=None if rows.scenes is None else _chosen(rows.scenes, chosen),
+    )
+
+
+def _chosen(column: Any, chosen: np.ndarray) -> Any:
+    if isinstance(column, PickedArray | PickedTexts):
+        return column.subset(chosen)
+    return column[chosen] if isinstance(column, np.ndarray) else [column[row] for row in chosen.tolist()]
+
+
+def in_memory(rows: Rows, count: int) -> Rows:
+    """The first rows, read into plain arrays and lists."""
+    first = subset(rows, np.arange(min(len(rows), count)))
+    return Rows(
+        keys=list(first.keys),
+        pixels=np.asarray(first.pixels),
+        texts={kind: list(column) for kind, column in first.texts.items()},
+        latents=None if first.latents is None else np.asarray(first.latents),
+        scenes=first.scenes,
     )
 
 
@@ -83,41 +107,40 @@ def with_text(rows: Rows, kind: str) -> Rows:
     return subset(rows, np.array([i for i, text in enumerate(rows.texts[kind]) if text is not None], dtype=np.int64))
 
 
-def _column(ws: Workspace, parts: Sequence[Record], name: str) -> list[Any]:
-    return [value for part in parts for value in ws.lake.read_table(part.path, [name])[name].to_pylist()]
+def _parts_of(ws: Workspace, asset: str, manifest: Mapping[str, Any]) -> list[Record]:
+    return [ws.lake.record_of(asset, "table", entry["data_version"], entry["shard"]) for entry in manifest["shards"]]
 
 
-def _joined(keys: Sequence[str], other_keys: Sequence[str], values: Sequence[Any]) -> list[Any]:
-    by_key: Mapping[str, Any] = dict(zip(other_keys, values, strict=True))
-    missing = [key for key in keys if key not in by_key]
-    if missing:
-        raise UnfitParent(
-            f"recaptioned lacks {len(missing)} rows of the image set, for example {missing[0]!r}; materialize "
-            "recaptioned for all shards and then training_set again"
-        )
-    return [by_key[key] for key in keys]
+def _given(keys: PickedTexts, texts: Mapping[str, str]) -> pa.ChunkedArray:
+    """A column with the texts of some keys and null for all others."""
+    return pa.chunked_array([pa.array((texts.get(str(key)) for key in keys), pa.large_string())])
 
 
-def _latents(ws: Workspace, parts: Sequence[Record], keys: Sequence[str]) -> np.ndarray:
-    columns = []
-    for part in parts:
-        assert part.shard is not None
-        record = ws.parent("latents", part.shard)
+def _check_same_keys(expected: pa.ChunkedArray, found: pa.ChunkedArray) -> None:
+    if found.equals(expected):
+        return
+    missing = set(expected.to_pylist()) - set(found.to_pylist())
+    what = f"lacks {len(missing)} rows of the image set, for example {min(missing)!r}" if missing else "has other rows"
+    raise UnfitParent(f"recaptioned {what}; materialize recaptioned for all shards and then training_set again")
+
+
+def _latents(ws: Workspace, scratch: Scratch, parts: Sequence[Record]) -> np.ndarray:
+    encoded = [ws.parent("latents", part.shard) for part in parts]
+    for part, record in zip(parts, encoded, strict=True):
         if record.inputs.get("raw_pairs") != part.data_version:
             raise UnfitParent(f"latents[{part.shard}] were encoded from other pictures; materialize latents again")
-        table = ws.lake.read_table(record.path, ["key", "latents"])
-        flat = table["latents"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
-        columns.append(flat.reshape(table.num_rows, *record.metadata["shape"]))
-    latents = np.concatenate(columns)
-    if len(latents) != len(keys):
-        raise UnfitParent(f"latents hold {len(latents)} rows, the image set {len(keys)}; materialize latents again")
-    return latents
+    if num_rows_of(encoded) != num_rows_of(parts):
+        raise UnfitParent(
+            f"latents hold {num_rows_of(encoded)} rows, the image set {num_rows_of(parts)}; materialize latents again"
+        )
+    latents = scratch.latents(encoded)
+    return cast("np.ndarray", PickedArray(latents, np.arange(len(latents))))
 
 
-def _truth(ws: Workspace, keys: Sequence[str], texts: dict[str, Sequence[str | None]]) -> list[Any]:
+def _truth(ws: Workspace, keys: PickedTexts, texts: dict[str, Sequence[str | None]]) -> list[Any]:
     from components.data import scenes as world
 
-    scenes = [world.scene_for(world.index_of(key), ws.dataset.scene_seed) for key in keys]
+    scenes = [world.scene_for(world.index_of(str(key)), ws.dataset.scene_seed) for key in keys]
     texts["truth_ssc"] = [world.ssc(scene) for scene in scenes]
     texts["truth_dsc"] = [world.dsc(scene) for scene in scenes]
     return scenes

@@ -23,7 +23,7 @@ from components.recipes.recipe import Recipe, Trained
 
 from .judging import load_judges, load_upsampler, prompt_sets, raw_prompts
 from .progress import silence_libraries
-from .rows import load_rows, subset
+from .rows import in_memory, load_rows
 from .train import KeptAs, SamplingPlan, fit_stage
 from .workspace import Made, Outcome, UnfitParent, Workspace
 
@@ -143,7 +143,7 @@ class _Arm:
         self.section = section_of_arm(ws, arm)
         self.config = ws.recipe.evaluation
         rows = load_rows(ws, with_recaptions=True, with_truth=True).evaluation
-        self.rows: Rows = subset(rows, np.arange(min(len(rows), self.config.num_pictures)))
+        self.rows: Rows = in_memory(rows, self.config.num_pictures)
         self.prompts = prompt_sets(self.rows, self.config.num_prompts)
         self.curve_prompts = [raw_prompts(self.rows, ws.recipe.study.num_curve_prompts)]
         self.curve_prompts += prompt_sets(self.rows, ws.recipe.study.num_curve_prompts)

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from components.contracts import Gang, ModelVersion, Resources, Rows, TrackedRun
+from components.contracts import Elasticity, Family, Gang, ModelVersion, Resources, Rows, TrackedRun
 from components.recipes.recipe import Trained
 
 from .progress import Progress, silence_libraries
@@ -30,7 +30,7 @@ from .workspace import Made, Outcome, UnfitParent, Workspace
 if TYPE_CHECKING:
     import torch
 
-    from components.training.checkpoint import CheckpointFolder
+    from components.training.checkpoint import Checkpoints
     from components.training.loop import Trainer, TrainStep
 
 log = logging.getLogger(__name__)
@@ -155,6 +155,14 @@ def fit_stage(
             },
             num_workers=training.num_workers,
             resources=Resources(training.num_threads, training.num_gpus_per_worker),
+            elasticity=Elasticity(
+                tuple(
+                    number
+                    for number in range(training.min_workers or training.num_workers, training.num_workers + 1)
+                    if training.divides_over(number)
+                ),
+                training.max_lost_workers,
+            ),
         )
     except BaseException:
         ws.tracker.finish(run, failed=True)
@@ -197,32 +205,31 @@ def register(
 
 def fit_model(gang: Gang, config: Mapping[str, Any]) -> Mapping[str, Any]:
     """Run on a training worker: build the family from the lake, train it, and (rank 0) keep its folder in the lake."""
-    from components.training.checkpoint import CheckpointFolder
+    from components.training.checkpoint import Checkpoints
 
     ws, asset, kept_as = open_workspace(config["workspace"]), config["asset"], config["kept_as"]
-    checkpoints = CheckpointFolder(ws.scratch / "checkpoints" / f"{kept_as.asset}-{config['fingerprint']}")
+    folder = f"checkpoints/{kept_as.asset}-{config['fingerprint']}"
+    checkpoints = Checkpoints(ws.lake, folder, section_of(ws, asset).training.num_checkpoints)
     trainer = new_trainer(ws, asset, gang, checkpoints)
-    run = ws.tracker.resume(config["run_id"])
-    sketchbook = Sketchbook(config["sampling"], checkpoints.path.parent)
-    history, last, early = _follow(trainer, kept_as.label, run if gang.rank == 0 else None, sketchbook)
-    if gang.rank != 0:
-        return {}
-    result = _keep(ws, asset, kept_as, trainer, run, history)
-    drawn = sketchbook.drawn()
+    run = ws.tracker.resume(config["run_id"]) if gang.rank == 0 else None
+    followed = _follow(trainer, kept_as.label, run, Sketchbook(config["sampling"], checkpoints))
+    with trainer.averaged_weights() as family:
+        if run is None:
+            return {}
+        result = _keep(ws, asset, kept_as, family, run, followed.history)
     checkpoints.clear()
+    last = followed.last
     return {
         **result,
-        "early_weights": early,
-        "drawn": drawn,
+        "early_weights": followed.early,
+        "drawn": followed.drawn,
         "num_rows": trainer.family.num_rows,
         "rows_per_second": round(last.rows_per_second, 1) if last else 0.0,
         "flops_utilisation": round(last.utilisation, 3) if last else 0.0,
     }
 
 
-def new_trainer(
-    ws: Workspace, asset: str, gang: Gang | None = None, checkpoints: CheckpointFolder | None = None
-) -> Trainer:
+def new_trainer(ws: Workspace, asset: str, gang: Gang | None = None, checkpoints: Checkpoints | None = None) -> Trainer:
     """The training of a model asset before its first step: family, rows and parents from the lake."""
     import torch
 
@@ -233,17 +240,25 @@ def new_trainer(
     torch.set_num_threads(section.training.num_threads)
     rows = family_rows(ws, asset)
     parents = {name: ws.model_folder(name) for name in STAGES[asset].parents}
-    torch.manual_seed(section.training.seed)  # initial weights: the libraries draw them from the process's generator
-    family = section.model.build(rows.train, rows.evaluation, parents)
+
+    def build() -> Family:
+        torch.manual_seed(section.training.seed)  # initial weights come from the process's generator
+        return section.model.build(rows.train, rows.evaluation, parents)
+
     device = "cuda" if torch.cuda.is_available() and section.training.num_gpus_per_worker else "cpu"
-    return Trainer(family, section.training, gang=gang, device=device, checkpoints=checkpoints)
+    return Trainer(build(), section.training, gang=gang, device=device, checkpoints=checkpoints, build=build)
 
 
 def weights_digest(modules: Mapping[str, torch.nn.Module]) -> str:
-    """Digest of all weights (16 hexadecimal digits): equal where two trainings stand at the same place."""
+    """Digest of all weights (16 hexadecimal digits): equal where two trainings stand at the same place.
+
+    All workers of a sharded training must ask for it together.
+    """
+    from components.training.sharding import whole
+
     total = hashlib.sha256()
     for name, module in sorted(modules.items()):
-        for key, value in sorted(module.state_dict().items()):
+        for key, value in sorted(whole(module.state_dict()).items()):
             total.update(f"{name}.{key}".encode() + _bytes_of(value))
     return total.hexdigest()[:16]
 
@@ -277,81 +292,97 @@ def family_rows(ws: Workspace, asset: str) -> SplitRows:
 
 
 class Sketchbook:
-    """Draws what a :class:`SamplingPlan` asks for, into files, which a resumed training finds again."""
+    """Draws what a :class:`SamplingPlan` asks for.
 
-    def __init__(self, plan: SamplingPlan | None, folder: Path) -> None:
+    Drawings are notes beside the checkpoints, where a resumed training finds them again.
+    """
+
+    def __init__(self, plan: SamplingPlan | None, checkpoints: Checkpoints) -> None:
         self.plan = plan
-        self.folder = folder
+        self.checkpoints = checkpoints
 
-    def draw(self, trainer: Trainer, step: int) -> None:
-        """Draw the prompts where this step is one of the plan's."""
-        if self.plan is None or step not in self.plan.steps:
-            return
+    def is_due(self, step: int) -> bool:
+        """Whether the plan asks for drawings after this step."""
+        return self.plan is not None and step in self.plan.steps
+
+    def draw(self, family: Any, step: int) -> None:
+        """Draw the plan's prompts with a text-to-image family."""
         from components.families.latent_diffusion.sample import generate_latents
 
-        family: Any = trainer.family
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with trainer.averaged_weights():
-            for kind, prompts in self.plan.prompts.items():
-                latents = generate_latents(
-                    family.pipeline,
-                    prompts,
-                    [self.plan.seed + number for number in range(len(prompts))],
-                    num_inference_steps=self.plan.num_inference_steps,
-                    guidance_scale=self.plan.guidance_scale,
-                )
-                np.save(self.folder / f"drawn-{step}-{kind}.npy", latents.astype(np.float16))
+        assert self.plan is not None
+        for kind, prompts in self.plan.prompts.items():
+            latents = generate_latents(
+                family.pipeline,
+                prompts,
+                [self.plan.seed + number for number in range(len(prompts))],
+                num_inference_steps=self.plan.num_inference_steps,
+                guidance_scale=self.plan.guidance_scale,
+            )
+            buffer = io.BytesIO()
+            np.save(buffer, latents.astype(np.float16))
+            self.checkpoints.write_note(f"drawn-{step}-{kind}.npy", buffer.getvalue())
 
     def drawn(self) -> dict[int, dict[str, np.ndarray]]:
         """By step and kind of prompt: latents float16 (N, C, h, w)."""
         if self.plan is None:
             return {}
-        return {
-            step: {kind: np.load(self.folder / f"drawn-{step}-{kind}.npy") for kind in self.plan.prompts}
-            for step in self.plan.steps
-        }
+        return {step: {kind: self._read(step, kind) for kind in self.plan.prompts} for step in self.plan.steps}
+
+    def _read(self, step: int, kind: str) -> np.ndarray:
+        data = self.checkpoints.read_note(f"drawn-{step}-{kind}.npy")
+        assert data is not None
+        return np.load(io.BytesIO(data), allow_pickle=False)
 
 
-def _follow(
-    trainer: Trainer, label: str, run: TrackedRun | None, sketchbook: Sketchbook
-) -> tuple[list[tuple[int, Mapping[str, float]]], TrainStep | None, dict[str, Any]]:
-    """Walk the loop; rank 0 logs losses, progress and (at intervals) sample pictures.
+@dataclass(frozen=True, slots=True)
+class _Followed:
+    """What is known of a training at its end; ``early`` is where the weights stood after a few steps."""
 
-    The last of the three is where the weights stood after a few steps, for ``verify``.
-    """
+    history: list[tuple[int, Mapping[str, float]]]
+    last: TrainStep | None
+    early: Mapping[str, Any]
+    drawn: Mapping[int, Mapping[str, np.ndarray]]
+
+
+_EARLY = "early_weights.json"
+
+
+def _follow(trainer: Trainer, label: str, run: TrackedRun | None, sketchbook: Sketchbook) -> _Followed:
+    """Walk the loop; rank 0, which has the run, logs losses, progress and (at intervals) sample pictures."""
     history: list[tuple[int, Mapping[str, float]]] = []
     progress = Progress(log, label, trainer.config.num_steps, "steps")
-    step = None
-    note = sketchbook.folder / "early_weights.json"
-    early: dict[str, Any] = json.loads(note.read_text()) if note.exists() else {}  # a resumed training has it already
+    step, notes, every = None, sketchbook.checkpoints, trainer.config.preview_every
     for step in trainer.run():
         if step.step == min(VERIFIED_STEPS, step.num_steps):
-            early = {"step": step.step, "digest": weights_digest(trainer.family.modules())}
-            if trainer.gang.rank == 0:
-                note.parent.mkdir(parents=True, exist_ok=True)
-                note.write_text(json.dumps(early))
-        if run is None:
-            continue
-        if step.scalars:
-            history.append((step.step, step.scalars))
-            run.log_metrics(
-                {
-                    **step.scalars,
-                    "learning_rate": step.learning_rate,
-                    "rows_per_second": step.rows_per_second,
-                    "flops_utilisation": step.utilisation,
-                },
-                step=step.step,
-            )
-        progress.update(step.step, _loss_note(history))
-        sketchbook.draw(trainer, step.step)
-        every = trainer.config.preview_every
-        if every and step.step % every == 0 and step.step < step.num_steps:
-            with trainer.averaged_weights():
-                picture = trainer.family.preview().image
-            if picture is not None:
-                run.log_image(picture, f"samples/{step.step:06d}.png")
-    return history, step, early
+            digest = weights_digest(trainer.family.modules())
+            if run is not None:
+                notes.write_note(_EARLY, json.dumps({"step": step.step, "digest": digest}).encode())
+        if run is not None:
+            if step.scalars:
+                history.append((step.step, step.scalars))
+                _log_step(run, step)
+            progress.update(step.step, _loss_note(history))
+        is_shown = bool(every) and step.step % every == 0 and step.step < step.num_steps
+        if is_shown or sketchbook.is_due(step.step):
+            with trainer.averaged_weights() as family:
+                if run is not None and sketchbook.is_due(step.step):
+                    sketchbook.draw(family, step.step)
+                if run is not None and is_shown and (picture := family.preview().image) is not None:
+                    run.log_image(picture, f"samples/{step.step:06d}.png")
+    early = json.loads(notes.read_note(_EARLY) or b"{}")  # a resumed training wrote it before it was stopped
+    return _Followed(history, step, early, sketchbook.drawn() if run is not None else {})
+
+
+def _log_step(run: TrackedRun, step: TrainStep) -> None:
+    run.log_metrics(
+        {
+            **step.scalars,
+            "learning_rate": step.learning_rate,
+            "rows_per_second": step.rows_per_second,
+            "flops_utilisation": step.utilisation,
+        },
+        step=step.step,
+    )
 
 
 def _loss_note(history: list[tuple[int, Mapping[str, float]]]) -> str:
@@ -363,16 +394,16 @@ def _keep(
     ws: Workspace,
     asset: str,
     kept_as: KeptAs,
-    trainer: Trainer,
+    family: Family,
     run: TrackedRun,
     history: list[tuple[int, Mapping[str, float]]],
 ) -> dict[str, Any]:
     place = ws.lake.place(kept_as.asset, "model", kept_as.shard)
-    with tempfile.TemporaryDirectory() as temporary, trainer.averaged_weights():
-        preview = trainer.family.preview()
+    preview = family.preview()
+    with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) / asset
         folder.mkdir()
-        trainer.family.save(folder)
+        family.save(folder)
         version = ws.lake.add_folder(place, folder)
     pictures = {}
     if preview.image is not None:

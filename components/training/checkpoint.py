@@ -1,39 +1,61 @@
-"""A training's state, written whole, so that a stopped training goes on where it stood.
+"""A training's state, written whole, so that a stopped training goes on where it stood, on any node of a cluster.
 
-What belongs here: saving and loading of the loop's state. What does not: the models that a training leaves behind
-(``components.data.lake`` keeps those).
+What belongs here: saving and loading of the loop's state, and which checkpoints are kept. What does not: the models
+that a training leaves behind (``components.pipeline.train`` keeps those).
 """
 
-import io
-import os
-import shutil
-from pathlib import Path
+from __future__ import annotations
+
+import logging
+import re
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
 
+from components.data.lake import Lake
 
-class CheckpointFolder:
-    """Keeps the newest checkpoint of one training in a local folder; the file is replaced whole."""
+log = logging.getLogger(__name__)
+_NAME = re.compile(r"step-(\d{9})\.pt")
 
-    def __init__(self, folder: Path) -> None:
-        self.path = folder / "checkpoint.pt"
 
-    def save(self, state: dict[str, Any]) -> None:
-        """Replace the checkpoint by ``state`` (tensors, numbers and containers of them)."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        buffer = io.BytesIO()
-        torch.save(state, buffer)
-        partial = self.path.with_suffix(f".{os.getpid()}.partial")
-        partial.write_bytes(buffer.getvalue())
-        partial.replace(self.path)
+class Checkpoints:
+    """The newest checkpoints of one training in a folder of the lake, and small notes beside them."""
+
+    def __init__(self, lake: Lake, folder: str, num_kept: int = 1) -> None:
+        self.lake, self.folder, self.num_kept = lake, folder, num_kept
+
+    def save(self, step: int, state: dict[str, Any]) -> None:
+        """Keep ``state`` (tensors, numbers and containers of them) of ``step``; forget all but the newest ones."""
+        with self.lake.writing(f"{self.folder}/step-{step:09d}.pt") as file:
+            torch.save(state, file)
+        for old in self.steps()[: -self.num_kept]:
+            self.lake.remove(f"{self.folder}/step-{old:09d}.pt")
 
     def load(self) -> dict[str, Any] | None:
-        """The newest checkpoint, or None where there is none."""
-        if not self.path.exists():
-            return None
-        return torch.load(self.path, map_location="cpu", weights_only=True)
+        """The newest checkpoint that can be read, or None where there is none."""
+        for step in reversed(self.steps()):
+            path = f"{self.lake.root}/{self.folder}/step-{step:09d}.pt"
+            try:
+                with self.lake.fs.open(path, "rb") as file:
+                    return torch.load(file, map_location="cpu", weights_only=True)
+            except (RuntimeError, EOFError, UnpicklingError) as error:
+                log.warning("%s is damaged (%s): the training goes on from an older checkpoint", path, error)
+        return None
+
+    def steps(self) -> list[int]:
+        """Steps of which there is a checkpoint, in order."""
+        return [int(match[1]) for name in self.lake.names(self.folder) if (match := _NAME.fullmatch(name))]
+
+    def write_note(self, name: str, data: bytes) -> None:
+        """Keep a small file beside the checkpoints."""
+        self.lake.write_bytes(f"{self.folder}/{name}", data)
+
+    def read_note(self, name: str) -> bytes | None:
+        """A note, or None where it was never written."""
+        path = f"{self.folder}/{name}"
+        return self.lake.read_bytes(path) if self.lake.exists(path) else None
 
     def clear(self) -> None:
-        """Forget the checkpoint, and what lies beside it, once the model is safe in the lake."""
-        shutil.rmtree(self.path.parent, ignore_errors=True)
+        """Forget everything, once the model is safe."""
+        self.lake.remove(self.folder)

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from components.contracts import Frozen
 
@@ -39,3 +39,38 @@ class TrainingConfig(Frozen):
         default=0, description="Steps between sample pictures; 0 makes them at the end only.", ge=0
     )
     checkpoint_every: int = Field(default=0, description="Steps between checkpoints; 0 keeps none.", ge=0)
+    num_checkpoints: int = Field(
+        default=1, description="Newest checkpoints that are kept until the training has ended.", gt=0
+    )
+    min_workers: int | None = Field(
+        default=None,
+        description="Elastic: fewest workers with which it goes on where the cluster holds no more; none: num_workers.",
+        gt=0,
+    )
+    max_lost_workers: int = Field(
+        default=3, description="Lost workers after which a training on Ray goes on from its checkpoint.", ge=0
+    )
+    sharding: Literal["none", "full"] = Field(
+        default="none",
+        description="Over several workers: whole copies and averaged gradients (DDP), or everything cut up (FSDP).",
+    )
+    gradient_checkpointing: bool = Field(
+        default=False, description="Compute activations again in the backward pass: less memory, a third more time."
+    )
+    compile: bool = Field(
+        default=False,
+        description="Compile the networks with torch.compile: about a minute once, then quicker steps. Needs a C++ "
+        "compiler on CPUs.",
+    )
+
+    @model_validator(mode="after")
+    def _fits(self) -> "TrainingConfig":
+        if self.min_workers is not None and self.min_workers > self.num_workers:
+            raise ValueError(f"min_workers {self.min_workers} is more than num_workers {self.num_workers}")
+        if self.compile and self.sharding == "full":
+            raise ValueError("compile=true and sharding='full' are not supported together: turn one of them off")
+        return self
+
+    def divides_over(self, num_workers: int) -> bool:
+        """Whether each of so many workers gets an equal share of every micro-batch."""
+        return self.batch_size % (num_workers * self.gradient_accumulation) == 0

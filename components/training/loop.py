@@ -1,11 +1,11 @@
 """The training loop. It yields a typed step; logging, previews and progress belong to the caller.
 
-Objectives give losses, the loop owns optimizers, schedules, precision, accumulation, clipping, EMA, checkpoints and the
-gang's gradient average. A family never sees an optimizer, and the loop never asks which family it trains.
+Objectives give losses, the loop owns optimizers, schedules, precision, accumulation, clipping, EMA, checkpoints and
+what a gang shares. A family never sees an optimizer, and the loop never asks which family it trains.
 """
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,14 +15,20 @@ import torch
 import torch.distributed as dist
 from diffusers.optimization import get_scheduler
 from diffusers.training_utils import EMAModel
+from torch._utils import _flatten_dense_tensors, _take_tensors, _unflatten_dense_tensors
 from torch.utils.flop_counter import FlopCounterMode
 
 from components.contracts import Family, Gang, Loss, Objective
 from components.execution.device import fast_dtype, peak_flops
 
-from .checkpoint import CheckpointFolder
+from . import sharding
+from .checkpoint import Checkpoints
+from .compiling import compile_in_place, eagerly
 from .config import TrainingConfig
-from .randomness import SeededRandom, rows_at
+from .prefetch import Prefetch
+from .randomness import SeededRandom, rows_at, seed_of
+
+_BUCKET_BYTES = 32 * 2**20
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +48,10 @@ class NonFiniteLoss(RuntimeError):
 
 
 class Trainer:
-    """The state of one training: a family, an optimizer per objective and the averaged weights."""
+    """The state of one training: a family, an optimizer per objective and the averaged weights.
+
+    ``build`` makes the same family anew; only a sharded training needs it, to show and to save whole weights.
+    """
 
     def __init__(
         self,
@@ -51,7 +60,8 @@ class Trainer:
         *,
         gang: Gang | None = None,
         device: torch.device | str = "cpu",
-        checkpoints: CheckpointFolder | None = None,
+        checkpoints: Checkpoints | None = None,
+        build: Callable[[], Family] | None = None,
     ) -> None:
         self.family = family
         self.config = config
@@ -61,20 +71,36 @@ class Trainer:
         self.step = 0
         self._flops = 0
         self._rows_per_micro_batch = self._split_batch()
-        for module in family.modules().values():
-            module.to(self.device)
         fast = fast_dtype(self.device) if config.precision == "auto" else None
         self._uses_bf16 = config.precision == "bf16" or fast == torch.bfloat16
-        self.movers = [_Mover(objective, config) for objective in family.objectives()]
+        self._is_sharded = config.sharding == "full" and self.gang.world_size > 1
+        self._build = build
+        if self._is_sharded and build is None:
+            raise ValueError("a sharded training needs build, which makes the family anew with whole weights")
+        for module in family.modules().values():
+            self._prepare(module)
+        self.movers = [_Mover(objective, config, self._is_sharded) for objective in family.objectives()]
 
     def _split_batch(self) -> int:
-        parts = self.gang.world_size * self.config.gradient_accumulation
-        if self.config.batch_size % parts:
+        config, world_size = self.config, self.gang.world_size
+        if not config.divides_over(world_size):
             raise ValueError(
-                f"batch_size {self.config.batch_size} cannot be cut into {self.gang.world_size} workers x "
-                f"{self.config.gradient_accumulation} micro-batches; choose a multiple of {parts}"
+                f"batch_size {config.batch_size} cannot be cut into {world_size} workers x "
+                f"{config.gradient_accumulation} micro-batches; choose a multiple of "
+                f"{world_size * config.gradient_accumulation}"
             )
-        return self.config.batch_size // parts
+        return config.batch_size // (world_size * config.gradient_accumulation)
+
+    def _prepare(self, module: torch.nn.Module) -> None:
+        module.to(self.device)
+        if self.device.type == "cuda":
+            module.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]  (a stub knows no format)
+        if self.config.gradient_checkpointing:
+            _checkpoint_activations(module)
+        if self._is_sharded:
+            sharding.shard(module, self.device.type, self.gang.world_size)
+        if self.config.compile:
+            compile_in_place(module, self.device)
 
     def run(self) -> Iterator[TrainStep]:
         """Train from the checkpoint (if there is one) to ``num_steps``; one :class:`TrainStep` after each step."""
@@ -84,26 +110,30 @@ class Trainer:
         if self.step < config.num_steps:
             self._flops = self._count_flops()
         started, first = time.perf_counter(), self.step
-        while self.step < config.num_steps:
-            is_logged = (self.step + 1) % config.log_every == 0 or self.step + 1 == config.num_steps or self.step == 0
-            scalars = self._step(is_logged)
-            self.step += 1
-            if config.checkpoint_every and self.step % config.checkpoint_every == 0 and self.step < config.num_steps:
-                self._save()
-            seconds = (time.perf_counter() - started) / (self.step - first)
-            utilisation = self._flops / seconds / self._peak_flops() if is_logged else 0.0
-            rate = config.batch_size / seconds
-            yield TrainStep(self.step, config.num_steps, self.movers[0].learning_rate, rate, utilisation, scalars)
+        with Prefetch(self._batches, is_threaded=self.device.type == "cuda") as batches:
+            while self.step < config.num_steps:
+                number = self.step + 1
+                is_logged = number % config.log_every == 0 or number in (1, config.num_steps)
+                scalars = self._step(batches.of(self.step), is_logged)
+                self.step = number
+                if config.checkpoint_every and number % config.checkpoint_every == 0 and number < config.num_steps:
+                    self._save()
+                if number == first + 1 and config.compile:
+                    started, first = time.perf_counter(), number  # the first step compiled
+                seconds = (time.perf_counter() - started) / max(1, number - first)
+                utilisation = self._flops / seconds / self._peak_flops() if is_logged and number > first else 0.0
+                rate = config.batch_size / seconds if number > first else 0.0
+                yield TrainStep(number, config.num_steps, self.movers[0].learning_rate, rate, utilisation, scalars)
 
     def _count_flops(self) -> int:
         """Operations of one step of this worker in matrix products and convolutions, forward and backward.
 
         Counted on a step of its own whose gradients are thrown away, because counting changes the last bits.
         """
-        rows = self._rows_of(self.step)[: self._rows_per_micro_batch]
-        with FlopCounterMode(display=False) as counter:
+        first = self._batches(self.step)[0]
+        with eagerly(self.config.compile), FlopCounterMode(display=False) as counter:
             for mover in self.movers:
-                self._loss_of(mover, rows).value.backward()
+                self._loss_of(mover, first).value.backward()
                 mover.optimizer.zero_grad(set_to_none=True)
         return counter.get_total_flops() * self.config.gradient_accumulation
 
@@ -112,51 +142,70 @@ class Trainer:
         return peak_flops(self.device.type, dtype, self.config.num_threads)
 
     @contextmanager
-    def averaged_weights(self) -> Iterator[None]:
-        """Within the block the models hold the EMA weights (where there are any), and are in eval mode."""
-        modules = self.family.modules().values()
-        was_training = [module.training for module in modules]
-        for module in modules:
-            module.eval()
+    def averaged_weights(self) -> Iterator[Family]:
+        """Within the block a family holds the EMA weights (where there are any), whole and in eval mode.
+
+        All workers of a sharded training enter together; only rank 0's family is then of use.
+        """
         for mover in self.movers:
             mover.swap_in_average()
         try:
-            with torch.no_grad():
-                yield
+            with torch.no_grad(), eagerly(self.config.compile):
+                if self._is_sharded:
+                    yield self._whole_family()
+                else:
+                    with _evaluating(self.family):
+                        yield self.family
         finally:
             for mover in self.movers:
                 mover.swap_out_average()
-            for module, training in zip(modules, was_training, strict=True):
-                module.train(training)
 
-    def _rows_of(self, step: int) -> np.ndarray:
-        """The rows of this worker's share of a step."""
+    def _whole_family(self) -> Family:
+        states = {name: sharding.whole(module.state_dict()) for name, module in self.family.modules().items()}
+        if self.gang.rank != 0 or self._build is None:
+            return self.family
+        family = self._build()
+        for name, module in family.modules().items():
+            module.to(self.device).load_state_dict(states[name])
+            module.eval()
+        return family
+
+    def _batches(self, step: int) -> list["_MicroBatch"]:
+        """A worker's share of a step, for every objective the same."""
         config, gang = self.config, self.gang
         rows = rows_at(step, batch_size=config.batch_size, num_rows=self.family.num_rows, seed=config.seed)
         per_worker = config.batch_size // gang.world_size
-        return rows[gang.rank * per_worker : (gang.rank + 1) * per_worker]
+        mine = rows[gang.rank * per_worker : (gang.rank + 1) * per_worker]
+        size = self._rows_per_micro_batch
+        return [self._batch(step, mine[first : first + size]) for first in range(0, len(mine), size)]
 
-    def _loss_of(self, mover: "_Mover", rows: np.ndarray) -> Loss:
-        """One objective's loss of one micro-batch at the present step."""
-        rng = SeededRandom(self.config.seed, self.step, rows, self.device)
-        batch = {name: _to(value, self.device) for name, value in self.family.batch(rows, rng).items()}
+    def _batch(self, step: int, rows: np.ndarray) -> "_MicroBatch":
+        rng = SeededRandom(self.config.seed, step, rows, self.device)
+        values = self.family.batch(rows, rng)
+        return _MicroBatch(rows, rng, {name: _to(value, self.device) for name, value in values.items()})
+
+    def _loss_of(self, mover: "_Mover", batch: "_MicroBatch") -> Loss:
+        """One objective's loss of one micro-batch.
+
+        Dropout draws from the process's generator, which therefore starts anew for each of them.
+        """
+        torch.manual_seed(seed_of(self.config.seed, batch.rng.step, int(batch.rows[0]), mover.objective.name))
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self._uses_bf16):
-            return mover.objective.loss(batch, rng)
+            return mover.objective.loss(batch.values, batch.rng)
 
-    def _step(self, is_logged: bool) -> dict[str, float]:
+    def _step(self, batches: "list[_MicroBatch]", is_logged: bool) -> dict[str, float]:
         config, gang = self.config, self.gang
-        mine = self._rows_of(self.step)
         collected: dict[str, torch.Tensor] = {}
         for mover in self.movers:
-            for first in range(0, len(mine), self._rows_per_micro_batch):
-                loss = self._loss_of(mover, mine[first : first + self._rows_per_micro_batch])
+            for batch in batches:
+                loss = self._loss_of(mover, batch)
                 (loss.value / config.gradient_accumulation).backward()
                 if is_logged:
                     _accumulate(collected, mover.objective.name, loss.value, loss.scalars, config)
             norm = mover.update(gang)
             if is_logged:
                 collected[f"{mover.objective.name}/grad_norm"] = norm
-                self._check_finite(mover.objective, norm, mine)
+                self._check_finite(mover.objective, norm, batches[0].rows)
             mover.objective.after_step(self.step)
         return {name: float(value) for name, value in _averaged(collected, gang).items()}
 
@@ -168,31 +217,44 @@ class Trainer:
             )
 
     def _save(self) -> None:
-        if self.checkpoints is None or self.gang.rank != 0:
+        if self.checkpoints is None or (self.gang.rank != 0 and not self._is_sharded):
             return
-        self.checkpoints.save(
-            {
-                "step": self.step,
-                "modules": {name: module.state_dict() for name, module in self.family.modules().items()},
-                "movers": [mover.state_dict() for mover in self.movers],
-            }
-        )
+        state = {
+            "step": self.step,
+            "modules": {name: module.state_dict() for name, module in self.family.modules().items()},
+            "movers": [mover.state_dict() for mover in self.movers],
+        }
+        if self._is_sharded:
+            state = sharding.whole(state)
+        if self.gang.rank == 0:
+            self.checkpoints.save(self.step, state)
 
     def _resume(self) -> None:
         state = self.checkpoints.load() if self.checkpoints else None
         if state is None:
             return
         for name, module in self.family.modules().items():
-            module.load_state_dict(state["modules"][name])
+            own = module.state_dict()
+            saved = {key: sharding.cut_like(own[key], value) for key, value in state["modules"][name].items()}
+            module.load_state_dict(saved)
         for mover, saved in zip(self.movers, state["movers"], strict=True):
             mover.load_state_dict(saved)
         self.step = state["step"]
 
 
+@dataclass(frozen=True, slots=True)
+class _MicroBatch:
+    """Rows of one forward pass, their randomness and their tensors on the device."""
+
+    rows: np.ndarray
+    rng: SeededRandom
+    values: Mapping[str, Any]
+
+
 class _Mover:
     """An objective with what moves its parameters: AdamW, learning-rate schedule, clipping, EMA."""
 
-    def __init__(self, objective: Objective, config: TrainingConfig) -> None:
+    def __init__(self, objective: Objective, config: TrainingConfig, is_sharded: bool) -> None:
         self.objective = objective
         self.config = config
         self.parameters = [p for p in objective.parameters() if p.requires_grad]
@@ -209,7 +271,8 @@ class _Mover:
             num_warmup_steps=config.num_warmup_steps,
             num_training_steps=max(1, config.num_steps),
         )
-        self.ema = EMAModel(self.parameters, decay=config.ema_decay, foreach=True) if config.ema_decay else None
+        use_foreach = not is_sharded  # torch cannot copy a list of cut tensors at once
+        self.ema = EMAModel(self.parameters, decay=config.ema_decay, foreach=use_foreach) if config.ema_decay else None
 
     @property
     def learning_rate(self) -> float:
@@ -219,12 +282,8 @@ class _Mover:
     def update(self, gang: Gang) -> torch.Tensor:
         """Average gradients over the gang, clip, step; the gradients' norm before clipping."""
         if gang.world_size > 1:
-            for parameter in self.parameters:
-                if parameter.grad is None:
-                    parameter.grad = torch.zeros_like(parameter)
-                dist.all_reduce(parameter.grad)
-                parameter.grad /= gang.world_size
-        norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.config.max_grad_norm)
+            average_gradients(sharding.uncut(self.parameters), gang.world_size)
+        norm = sharding.clip_gradients(self.parameters, self.config.max_grad_norm)
         self.optimizer.step()
         self.lr_scheduler.step()
         self.optimizer.zero_grad(set_to_none=True)
@@ -249,14 +308,60 @@ class _Mover:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.optimizer.load_state_dict(state["optimizer"])
+        saved = state["optimizer"]["state"]
+        cut = {
+            number: {name: sharding.cut_like(parameter, value) for name, value in saved[number].items()}
+            for number, parameter in enumerate(self.parameters)
+            if number in saved
+        }
+        self.optimizer.load_state_dict({**state["optimizer"], "state": cut})
         self.lr_scheduler.load_state_dict(state["lr_scheduler"])
         if self.ema:
-            self.ema.load_state_dict(state["ema"])
+            averages = zip(self.parameters, state["ema"]["shadow_params"], strict=True)
+            shadow = [sharding.cut_like(parameter, average) for parameter, average in averages]
+            self.ema.load_state_dict({**state["ema"], "shadow_params": shadow})
+
+
+def average_gradients(parameters: Sequence[torch.Tensor], world_size: int) -> None:
+    """Replace each gradient by its mean over the gang, in buckets whose exchange overlaps with their packing."""
+    for parameter in parameters:
+        if parameter.grad is None:
+            parameter.grad = torch.zeros_like(parameter)
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    buckets = list(_take_tensors(gradients, _BUCKET_BYTES))
+    flat = [_flatten_dense_tensors(bucket) for bucket in buckets]
+    exchanges = [dist.all_reduce(each, async_op=True) for each in flat]
+    for bucket, each, exchange in zip(buckets, flat, exchanges, strict=True):
+        exchange.wait()
+        torch._foreach_copy_(bucket, list(_unflatten_dense_tensors(each.div_(world_size), bucket)))
+
+
+@contextmanager
+def _evaluating(family: Family) -> Iterator[None]:
+    modules = family.modules().values()
+    was_training = [module.training for module in modules]
+    for module in modules:
+        module.eval()
+    try:
+        yield
+    finally:
+        for module, training in zip(modules, was_training, strict=True):
+            module.train(training)
+
+
+def _checkpoint_activations(module: torch.nn.Module) -> None:
+    for name in ("gradient_checkpointing_enable", "enable_gradient_checkpointing"):  # transformers, diffusers
+        if getattr(module, "supports_gradient_checkpointing", True) and hasattr(module, name):
+            getattr(module, name)()
+            return
 
 
 def _to(value: Any, device: torch.device) -> Any:
-    return value.to(device) if isinstance(value, torch.Tensor) else value
+    if not isinstance(value, torch.Tensor):
+        return value
+    if device.type == "cuda":
+        return value.pin_memory().to(device, non_blocking=True)
+    return value.to(device)
 
 
 def _accumulate(

@@ -45,7 +45,7 @@ class SeededRandom:
         self.seed = seed
         self.step = step
         self.rows = rows
-        self.device = device
+        self.device = torch.device(device)
         self._generator = torch.Generator()
 
     def normal(self, stream: str, shape: Sequence[int]) -> torch.Tensor:
@@ -59,11 +59,14 @@ class SeededRandom:
     def _draw(self, stream: str, shape: Sequence[int], fill: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
         drawn = torch.empty(len(self.rows), *shape)  # (B, *shape)
         for position, row in enumerate(self.rows):
-            self._generator.manual_seed(_seed_of(self.seed, self.step, int(row), stream))
+            self._generator.manual_seed(seed_of(self.seed, self.step, int(row), stream))
             fill(drawn[position])
+        if self.device.type == "cuda":
+            return drawn.pin_memory().to(self.device, non_blocking=True)
         return drawn.to(self.device)
 
 
-def _seed_of(seed: int, step: int, row: int, stream: str) -> int:
+def seed_of(seed: int, step: int, row: int, stream: str) -> int:
+    """The seed of one draw, 63 bits."""
     text = f"{seed}/{step}/{row}/{stream}".encode()
     return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little") >> 1

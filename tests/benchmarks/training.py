@@ -17,13 +17,14 @@ import numpy as np
 import torch
 from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 
+from components.data.lake import Lake
 from components.execution.local_executor import LocalExecutor
 from components.families.latent_diffusion.model import new_unet
 from components.pipeline.graph import ORDER, make
 from components.pipeline.train import family_rows, new_trainer
 from components.pipeline.workspace import Workspace
 from components.recipes import load_recipe
-from components.training.checkpoint import CheckpointFolder
+from components.training.checkpoint import Checkpoints
 from components.training.loop import Trainer
 
 from .measurement import Ratio, open_bench_workspace
@@ -38,7 +39,7 @@ def training_over_plain_loops(folder: Path) -> list[Ratio]:
     ws = _prepared(folder)
     batch_size = ws.recipe.latent_diffusion.training.batch_size
     with tempfile.TemporaryDirectory() as temporary:
-        trainer = new_trainer(ws, "latent_diffusion", checkpoints=CheckpointFolder(Path(temporary)))
+        trainer = new_trainer(ws, "latent_diffusion", checkpoints=Checkpoints(Lake(temporary), "bench"))
         plain = PlainLoop.of(ws)
         plain.use_bf16 = _is_faster_in_bf16(plain)
         ways: dict[str, Iterator[Any]] = {

@@ -10,9 +10,9 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from components.contracts import Executor, Gang, InsufficientResources, Resources
+from components.contracts import Elasticity, Executor, Gang, InsufficientResources, Resources
 from components.execution.local_executor import LocalExecutor
-from components.execution.ray_executor import Head, RayExecutor, start_head
+from components.execution.ray_executor import Head, LostWorker, RayExecutor, start_head
 
 ONE_CPU = Resources(num_cpus=1)
 
@@ -156,6 +156,42 @@ def test_errors_of_a_training_arrive_with_their_message(ray_executor: RayExecuto
 
     with pytest.raises(FloatingPointError, match="the loss of step 12 is not a number"):
         ray_executor.fit(train, {}, num_workers=num_workers, resources=ONE_CPU)
+
+
+def test_a_gang_that_loses_a_worker_starts_again_and_gives_up_in_the_end(
+    ray_executor: RayExecutor, tmp_path: Path
+) -> None:
+    def train(gang: Gang, config: Mapping[str, Any]) -> Mapping[str, Any]:
+        import os
+        import signal
+
+        import torch
+
+        starts = len(list(tmp_path.glob(f"{gang.rank}-*")))
+        (tmp_path / f"{gang.rank}-{starts}").touch()
+        if gang.rank == 1 and starts < config["dies"]:
+            os.kill(os.getpid(), signal.SIGKILL)
+        torch.distributed.barrier()
+        return {"starts": starts + 1}
+
+    survives_one = Elasticity(max_lost_workers=1)
+    got = ray_executor.fit(train, {"dies": 1}, num_workers=2, resources=ONE_CPU, elasticity=survives_one)
+    assert got == {"starts": 2}
+    for file in tmp_path.iterdir():
+        file.unlink()
+    with pytest.raises(LostWorker, match="was lost"):
+        ray_executor.fit(train, {"dies": 9}, num_workers=2, resources=ONE_CPU)
+    assert len(list(tmp_path.glob("1-*"))) == 1
+
+
+def test_an_elastic_gang_takes_the_largest_size_that_fits(ray_executor: RayExecutor) -> None:
+    def train(gang: Gang, config: Mapping[str, Any]) -> Mapping[str, Any]:
+        return {"workers": gang.world_size}
+
+    elastic = Elasticity(sizes=(1, 2, 4))
+    assert ray_executor.fit(train, {}, num_workers=8, resources=ONE_CPU, elasticity=elastic) == {"workers": 2}
+    with pytest.raises(InsufficientResources, match=r"4 worker\(s\) of 1 CPUs"):
+        ray_executor.fit(train, {}, num_workers=8, resources=ONE_CPU, elasticity=Elasticity(sizes=(4,)))
 
 
 def test_an_interrupted_training_gives_its_workers_back(ray_executor: RayExecutor) -> None:

@@ -180,7 +180,7 @@ def test_rejected_captions_are_left_out_of_training(ws):
     assert record.metadata == {"rows": 36, "rejected_captions": 3}
     rows = load_rows(ws, with_recaptions=True)
     assert not {"0-000", "1-000", "2-000"} & set(rows.train.keys)
-    assert rows.train.texts["dsc"] == list(rows.train.keys)
+    assert list(rows.train.texts["dsc"]) == list(rows.train.keys)
 
 
 def test_a_shard_with_a_bad_verdict_blocks_training_and_says_why(ws):

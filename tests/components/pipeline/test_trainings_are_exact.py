@@ -1,14 +1,22 @@
 """Every family's training: stopped and resumed, or cut over two workers, it is the same training."""
 
+import threading
+import time
+from dataclasses import replace
 from itertools import islice
+from pathlib import Path
 
+import psutil
 import pytest
+import torch
+from safetensors.torch import load_file
 
+from components.data.lake import Lake
 from components.pipeline.graph import ORDER, make
 from components.pipeline.train import STAGES, KeptAs, fit_stage, new_trainer, weights_digest
 from components.pipeline.verify import verify
-from components.pipeline.workspace import Workspace
-from components.training.checkpoint import CheckpointFolder
+from components.pipeline.workspace import Made, Workspace
+from components.training.checkpoint import Checkpoints
 from tests.workspaces import scenes_workspace
 
 NUM_STEPS = 6
@@ -47,8 +55,8 @@ def test_a_stopped_training_ends_with_the_bytes_of_an_undisturbed_one(ws, asset,
     undisturbed = new_trainer(ws, asset)
     expected = {step.step: dict(step.scalars) for step in undisturbed.run()}
     ws = with_training(ws, asset, checkpoint_every=2)
-    list(islice(new_trainer(ws, asset, checkpoints=CheckpointFolder(tmp_path)).run(), 5))
-    resumed = new_trainer(ws, asset, checkpoints=CheckpointFolder(tmp_path))
+    list(islice(new_trainer(ws, asset, checkpoints=Checkpoints(Lake(str(tmp_path)), asset)).run(), 5))
+    resumed = new_trainer(ws, asset, checkpoints=Checkpoints(Lake(str(tmp_path)), asset))
     scalars = {step.step: dict(step.scalars) for step in resumed.run()}
     assert sorted(scalars) == [5, 6]
     assert scalars == {step: expected[step] for step in (5, 6)}
@@ -57,23 +65,57 @@ def test_a_stopped_training_ends_with_the_bytes_of_an_undisturbed_one(ws, asset,
         assert weights_digest(resumed.family.modules()) == weights_digest(undisturbed.family.modules())
 
 
-@pytest.mark.parametrize("asset", ["clip", "vae", "latent_diffusion"])
-def test_two_workers_see_what_one_sees(ws, asset, ray_executor):
-    losses = {}
+@pytest.mark.parametrize(("asset", "sharding"), [("clip", "none"), ("latent_diffusion", "full")])
+def test_two_workers_see_what_one_sees(ws, asset, sharding, ray_executor):
+    """Whole copies (DDP) or cut weights (FSDP); what is saved loads as one worker's does."""
+    losses, saved = {}, {}
     for num_workers in (1, 2):
-        changed = with_training(ws, asset, num_workers=num_workers)
-        changed = changed if num_workers == 1 else _on(changed, ray_executor)
-        made = fit_stage(changed, asset, f"workers-{num_workers}", INPUTS, KeptAs(asset, f"workers-{num_workers}")).made
+        changed = with_training(ws, asset, num_workers=num_workers, sharding=sharding, checkpoint_every=4)
+        changed = changed if num_workers == 1 else replace(changed, executor=ray_executor)
+        kept_as = KeptAs(asset, f"{sharding}-{num_workers}")
+        made = fit_stage(changed, asset, f"{sharding}-{num_workers}", INPUTS, kept_as).made
         name = f"{new_trainer(ws, asset).movers[0].objective.name}/loss"
         losses[num_workers] = [scalars[name] for _, scalars in made.metadata["losses"]]
+        saved[num_workers] = weights_below(Path(ws.lake.root) / made.path)
     assert losses[1] == pytest.approx(losses[2], rel=2e-4)
     assert losses[1][0] != losses[1][-1]
+    assert saved[1].keys() == saved[2].keys()
+    for key, value in saved[1].items():
+        assert torch.allclose(value, saved[2][key], atol=2e-3), key
 
 
-def _on(ws: Workspace, executor: object) -> Workspace:
-    from dataclasses import replace
+def weights_below(folder: Path) -> dict[str, torch.Tensor]:
+    """All tensors of a model folder's safetensors."""
+    files = sorted(folder.rglob("*.safetensors"))
+    parts = {file.relative_to(folder).as_posix(): load_file(file) for file in files}
+    return {f"{part}:{key}": value.float() for part, tensors in parts.items() for key, value in tensors.items()}
 
-    return replace(ws, executor=executor)  # type: ignore[type-var]
+
+def test_a_training_that_loses_a_worker_ends_with_the_bytes_of_an_undisturbed_one(ws, ray_executor, caplog):
+    """The worker is killed after the first checkpoint; the gang starts again and goes on from there."""
+    changed = with_training(ws, "vae", num_workers=2, num_steps=40, checkpoint_every=10, sharding="full")
+    changed = replace(changed, executor=ray_executor)
+
+    def trained(way: str) -> Made:
+        return fit_stage(changed, "vae", way, INPUTS, KeptAs("vae", way)).made
+
+    undisturbed = trained("undisturbed")
+    killer = threading.Thread(target=kill_a_worker_after, args=(Checkpoints(ws.lake, "checkpoints/vae-killed"), 10))
+    killer.start()
+    killed = trained("killed")
+    killer.join()
+    assert "going on from the last checkpoint (2 more such losses allowed)" in caplog.text
+    assert min(step for step, _ in undisturbed.metadata["losses"]) == 1
+    assert min(step for step, _ in killed.metadata["losses"]) > 10
+    assert killed.data_version == undisturbed.data_version
+
+
+def kill_a_worker_after(checkpoints: Checkpoints, step: int) -> None:
+    """Kill one process of the gang as hard as it goes, once the checkpoint of a step is there."""
+    while step not in checkpoints.steps():
+        time.sleep(0.02)
+    workers = [each for each in psutil.Process().children(recursive=True) if "RayTrainWorker" in each.cmdline()[0]]
+    workers[-1].kill()
 
 
 def test_slices_of_all_assets_come_out_the_same(ws):

@@ -1,16 +1,21 @@
 """Training is exact: order and randomness depend on (seed, step, row) alone, and a stopped training goes on."""
 
+import shutil
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from components.contracts import Loss, Preview
-from components.training.checkpoint import CheckpointFolder
+from components.contracts import Gang, Loss, Preview
+from components.data.lake import Lake
+from components.training.checkpoint import Checkpoints
+from components.training.compiling import NoCompiler
 from components.training.config import TrainingConfig
 from components.training.loop import NonFiniteLoss, Trainer
+from components.training.prefetch import Prefetch
 from components.training.randomness import SeededRandom, rows_at
 
 
@@ -96,11 +101,11 @@ def test_a_resumed_training_ends_with_the_same_weights(tmp_path):
     undisturbed = Trainer(LineFamily(), config())
     list(undisturbed.run())
     settings = config(checkpoint_every=20)
-    stopped = Trainer(LineFamily(), settings, checkpoints=CheckpointFolder(tmp_path))
+    stopped = Trainer(LineFamily(), settings, checkpoints=Checkpoints(Lake(str(tmp_path)), "line"))
     for step in stopped.run():
         if step.step == 47:
             break
-    resumed = Trainer(LineFamily(), settings, checkpoints=CheckpointFolder(tmp_path))
+    resumed = Trainer(LineFamily(), settings, checkpoints=Checkpoints(Lake(str(tmp_path)), "line"))
     steps = [step.step for step in resumed.run()]
     assert steps[0] == 41
     for ours, theirs in zip(weights(resumed), weights(undisturbed), strict=True):
@@ -146,3 +151,105 @@ def test_counting_operations_changes_no_weight():
     assert trainer._count_flops() == 32
     assert all(torch.equal(ours, theirs) for ours, theirs in zip(before, trainer.family.line.parameters(), strict=True))
     assert all(p.grad is None for p in trainer.family.line.parameters())
+
+
+class DropoutFamily(LineFamily):
+    """The same line, of which dropout hides a part."""
+
+    def loss(self, batch, rng):
+        hidden = torch.nn.functional.dropout(self.line(batch["x"]), 0.5)
+        return Loss((hidden - batch["y"]).square().mean())
+
+
+def test_dropout_is_the_same_after_a_stop(tmp_path):
+    undisturbed = Trainer(DropoutFamily(), config())
+    list(undisturbed.run())
+    checkpoints = Checkpoints(Lake(str(tmp_path)), "line")
+    for step in Trainer(DropoutFamily(), config(checkpoint_every=20), checkpoints=checkpoints).run():
+        if step.step == 25:
+            break
+    torch.rand(7)  # whatever else draws from the process's generator
+    resumed = Trainer(DropoutFamily(), config(checkpoint_every=20), checkpoints=checkpoints)
+    assert [step.step for step in resumed.run()] == list(range(21, 61))
+    for ours, theirs in zip(weights(resumed), weights(undisturbed), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def test_only_the_newest_checkpoints_are_kept_and_a_damaged_one_is_passed_over(tmp_path):
+    checkpoints = Checkpoints(Lake(str(tmp_path)), "line", num_kept=2)
+    list(Trainer(LineFamily(), config(checkpoint_every=10), checkpoints=checkpoints).run())
+    assert checkpoints.steps() == [40, 50]
+    newest = tmp_path / "line" / "step-000000050.pt"
+    newest.write_bytes(newest.read_bytes()[:100])
+    state = checkpoints.load()
+    assert state is not None
+    assert state["step"] == 40
+    checkpoints.clear()
+    assert checkpoints.load() is None
+
+
+def test_a_checkpoint_that_would_run_code_is_not_opened(tmp_path):
+    class Evil:
+        def __reduce__(self):
+            return (Path.touch, (tmp_path / "ran",))
+
+    checkpoints = Checkpoints(Lake(str(tmp_path)), "line")
+    checkpoints.write_note("step-000000010.pt", b"")
+    torch.save({"step": Evil()}, tmp_path / "line" / "step-000000010.pt")
+    assert checkpoints.load() is None
+    assert not (tmp_path / "ran").exists()
+
+
+def test_batches_made_ahead_in_a_thread_are_the_same():
+    trainer = Trainer(LineFamily(), config())
+    with Prefetch(trainer._batches, is_threaded=True) as ahead:
+        for step in (0, 1, 2, 7, 8):
+            (ours,), (theirs,) = ahead.of(step), trainer._batches(step)
+            assert torch.equal(ours.values["x"], theirs.values["x"])
+            assert torch.equal(ours.values["y"], theirs.values["y"])
+
+
+def test_an_error_in_a_batch_made_ahead_arrives():
+    def make(step: int) -> int:
+        if step == 1:
+            raise ValueError("row 3 is broken")
+        return step
+
+    with Prefetch(make, is_threaded=True) as ahead:
+        assert ahead.of(0) == 0
+        with pytest.raises(ValueError, match="row 3 is broken"):
+            ahead.of(1)
+
+
+@pytest.mark.skipif(not any(map(shutil.which, ("c++", "g++", "clang++"))), reason="no C++ compiler")
+def test_a_compiled_training_resumes_exactly_and_shows_its_averages_uncompiled(tmp_path):
+    settings = config(compile=True, checkpoint_every=20)
+    undisturbed = Trainer(LineFamily(), config(compile=True))
+    steps = list(undisturbed.run())
+    assert undisturbed.family.line._compiled_call_impl is not None
+    assert steps[-1].scalars["line/loss"] == pytest.approx(
+        list(Trainer(LineFamily(), config()).run())[-1].scalars["line/loss"], rel=1e-3
+    )
+    checkpoints = Checkpoints(Lake(str(tmp_path)), "line")
+    for step in Trainer(LineFamily(), settings, checkpoints=checkpoints).run():
+        if step.step == 47:
+            break
+    resumed = Trainer(LineFamily(), settings, checkpoints=checkpoints)
+    list(resumed.run())
+    for ours, theirs in zip(weights(resumed), weights(undisturbed), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def test_without_a_compiler_the_remedy_is_named(monkeypatch):
+    monkeypatch.setattr(shutil, "which", lambda _: None)
+    with pytest.raises(NoCompiler, match=r"install g\+\+, or set the training's compile to false"):
+        Trainer(LineFamily(), config(compile=True))
+
+
+def test_settings_that_do_not_fit_together_are_refused():
+    with pytest.raises(ValueError, match="min_workers 4 is more than num_workers 2"):
+        config(num_workers=2, min_workers=4)
+    with pytest.raises(ValueError, match="compile=true and sharding='full'"):
+        config(compile=True, sharding="full")
+    with pytest.raises(ValueError, match="needs build"):
+        Trainer(LineFamily(), config(sharding="full"), gang=Gang(0, 2))

@@ -1,0 +1,29 @@
+"""torch.compile of a training's networks.
+
+What belongs here: turning it on for a module in place, and off for a while. What does not: when it pays
+(``TrainingConfig.compile``).
+"""
+
+import shutil
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+
+
+class NoCompiler(RuntimeError):
+    """torch.compile needs a C++ compiler on CPUs and this machine has none; the message says what to do."""
+
+
+def compile_in_place(module: torch.nn.Module, device: torch.device) -> None:
+    """Compile the module's calls; its class, its weights' names and what it saves stay as they are."""
+    if device.type == "cpu" and not any(map(shutil.which, ("c++", "g++", "clang++"))):
+        raise NoCompiler(
+            "compile=true needs a C++ compiler, and none of c++, g++, clang++ is on the PATH: install g++, or set the "
+            "training's compile to false"
+        )
+    module.compile()
+
+
+def eagerly(is_compiled: bool) -> AbstractContextManager[None]:
+    """Within the block compiled modules run as written: sampling comes in other shapes than training."""
+    return torch.compiler.set_stance("force_eager") if is_compiled else nullcontext()
