@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from pydantic import BaseModel, ConfigDict
 
@@ -144,6 +144,25 @@ class Family(Protocol):
 
     def preview(self) -> Preview:
         """Sample pictures and held-out figures with the weights as they are now."""
+        ...
+
+
+class ArrayCache(Protocol):
+    """Keeps arrays that are dear to compute, memory-mapped, from one training to the next."""
+
+    def __call__(
+        self, name: str, shape: tuple[int, ...], dtype: np.dtype[Any], rows: Iterable[np.ndarray]
+    ) -> np.ndarray:
+        """The array of a name that is unique within the family and its inputs; ``rows`` fill it where it is new."""
+        ...
+
+
+@runtime_checkable
+class CachesInputs(Protocol):
+    """A family that runs frozen networks on its rows once, and not at every step."""
+
+    def cache_inputs(self, cache: ArrayCache) -> None:
+        """Called once, before the first step and before weights are moved to a device."""
         ...
 
 

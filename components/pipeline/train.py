@@ -11,15 +11,28 @@ import io
 import json
 import logging
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
 
-from components.contracts import Elasticity, Family, Gang, ModelVersion, Resources, Rows, TrackedRun
+from components.contracts import (
+    ArrayCache,
+    CachesInputs,
+    Elasticity,
+    Family,
+    Gang,
+    ModelVersion,
+    Resources,
+    Rows,
+    TrackedRun,
+)
+from components.data.lake import digest_of
+from components.data.scratch import Scratch
 from components.recipes.recipe import Trained
 
 from .progress import Progress, silence_libraries
@@ -245,8 +258,25 @@ def new_trainer(ws: Workspace, asset: str, gang: Gang | None = None, checkpoints
         torch.manual_seed(section.training.seed)  # initial weights come from the process's generator
         return section.model.build(rows.train, rows.evaluation, parents)
 
+    family = build()
+    if isinstance(family, CachesInputs):
+        family.cache_inputs(_cache_of(ws, asset))
     device = "cuda" if torch.cuda.is_available() and section.training.num_gpus_per_worker else "cpu"
-    return Trainer(build(), section.training, gang=gang, device=device, checkpoints=checkpoints, build=build)
+    return Trainer(family, section.training, gang=gang, device=device, checkpoints=checkpoints, build=build)
+
+
+def _cache_of(ws: Workspace, asset: str) -> ArrayCache:
+    """Arrays of a family in the scratch folder, under a name made of all that it is built from."""
+    stage, split = STAGES[asset], ws.dataset.evaluation_fraction
+    versions = [ws.parent(name).data_version for name in (stage.reads, *stage.parents)]
+    name = digest_of([section_of(ws, asset).model.model_dump(mode="json"), versions, split])
+    return partial(_cached_array, Scratch(ws.lake, ws.scratch), f"{asset}/{name}")
+
+
+def _cached_array(
+    scratch: Scratch, prefix: str, name: str, shape: tuple[int, ...], dtype: np.dtype, rows: Iterable[np.ndarray]
+) -> np.ndarray:
+    return scratch.array(f"{prefix}-{name}.npy", shape, dtype, rows)
 
 
 def weights_digest(modules: Mapping[str, torch.nn.Module]) -> str:

@@ -37,6 +37,11 @@ class LatentDiffusionConfig(Frozen):
     trains_text_encoder: bool = Field(
         default=True, description="Train the text encoder on with the U-Net, or keep it frozen."
     )
+    caches_text_embeddings: bool = Field(
+        default=True,
+        description="With a frozen text encoder: encode every caption once, into a memory-mapped file of float16 "
+        "(rows x kinds x tokens x width) on the scratch disk.",
+    )
     synthetic_kind: Literal["ssc", "dsc", "truth_ssc", "truth_dsc"] = Field(
         default="dsc",
         description="Which synthetic captions are blended in; the truth is for an oracle to compare with.",

@@ -12,12 +12,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from components.contracts import Loss, Objective, Preview, Rows, StepRandom
-from components.data.blend import RAW, choose_texts
+from components.contracts import ArrayCache, Loss, Objective, Preview, Rows, StepRandom
+from components.data.blend import RAW, choose_kinds, choose_texts
 from components.data.pictures import captioned_grid
 from components.execution.device import best_device
 
 from .config import LatentDiffusionConfig
+from .embeddings import TextEmbeddings
 from .model import NUM_TRAIN_TIMESTEPS, new_pipeline
 from .sample import generate
 
@@ -41,7 +42,10 @@ class FlowMatchingObjective:
         return [parameter for module in trained for parameter in module.parameters()]
 
     def loss(self, batch: Mapping[str, Any], rng: StepRandom) -> Loss:
-        """The loss of ``latents`` (B, C, h, w) with ``input_ids`` and ``attention_mask`` (B, L) of their captions."""
+        """The loss of ``latents`` (B, C, h, w) and their captions.
+
+        Captions are ``prompt_embeds`` (B, L, D), or ``input_ids`` and ``attention_mask`` (B, L).
+        """
         latents = batch["latents"]
         noise = rng.normal("noise", latents.shape[1:])
         # Esser et al. 2024, section 3.1, logit-normal sampling: t = sigmoid(u), u ~ N(m, s)
@@ -54,12 +58,13 @@ class FlowMatchingObjective:
         t = times[:, None, None, None]
         noisy_latents = (1 - t) * latents + t * noise  # Liu et al. 2022, equation 1: x_t = (1 - t) x_0 + t eps
         velocity = noise - latents  # dx_t / dt
-        with torch.set_grad_enabled(torch.is_grad_enabled() and self.config.trains_text_encoder):
-            prompt_embeds = self.text_encoder(batch["input_ids"], attention_mask=batch["attention_mask"])[
-                0
-            ]  # (B, L, D)
+        prompt_embeds = batch["prompt_embeds"] if "prompt_embeds" in batch else self._encoded(batch)  # (B, L, D)
         predicted = self.unet(noisy_latents, times * NUM_TRAIN_TIMESTEPS, encoder_hidden_states=prompt_embeds).sample
         return (predicted.float() - velocity).square().mean()
+
+    def _encoded(self, batch: Mapping[str, Any]) -> torch.Tensor:
+        with torch.set_grad_enabled(torch.is_grad_enabled() and self.config.trains_text_encoder):
+            return self.text_encoder(batch["input_ids"], attention_mask=batch["attention_mask"])[0]
 
     def after_step(self, step: int) -> None:
         """Nothing follows a step."""
@@ -84,15 +89,25 @@ class LatentDiffusion:
         self.text_encoder.requires_grad_(config.trains_text_encoder)
         self.pipeline.vae.eval().requires_grad_(False)
         self.objective = FlowMatchingObjective(self.text_encoder, self.unet, config)
+        self.embeddings: TextEmbeddings | None = None
 
     def batch(self, rows: np.ndarray, rng: StepRandom) -> Mapping[str, Any]:
-        """``latents`` float32 (B, C, h, w); ``input_ids`` and ``attention_mask`` (B, L) of one caption of each row.
+        """``latents`` float32 (B, C, h, w) with one caption of each row, as the objective reads it.
 
         The caption is synthetic in ``synthetic_fraction`` of the draws, else the original one (DALL-E 3 report, section
         3.4).
         """
-        captions = choose_texts(self.train.texts, rows, self.weights, self.config.caption_dropout, rng)
-        return self._tensors(self.latents[rows], captions)
+        if self.embeddings is None:
+            captions = choose_texts(self.train.texts, rows, self.weights, self.config.caption_dropout, rng)
+            return {"latents": _float(self.latents[rows]), **self._tokens(captions)}
+        kinds = choose_kinds(self.train.texts, self.weights, self.config.caption_dropout, rng)
+        return {"latents": _float(self.latents[rows]), "prompt_embeds": self.embeddings.of(kinds, rows)}
+
+    def cache_inputs(self, cache: ArrayCache) -> None:
+        """Encode every caption once where the text encoder is frozen."""
+        if self.config.trains_text_encoder or not self.config.caches_text_embeddings:
+            return
+        self.embeddings = TextEmbeddings.of_texts(self.train.texts, self.weights, self._encode, cache)
 
     def objectives(self) -> Sequence[Objective]:
         """One: the velocity of the flow.
@@ -135,7 +150,7 @@ class LatentDiffusion:
         latents = _latents_of(self.evaluation, "evaluation")[:_NUM_PREVIEW_ROWS]
         kind = max(self.weights, key=lambda name: self.weights[name])
         captions = [text or "" for text in self.evaluation.texts[kind][: len(latents)]]
-        batch = self._tensors(latents, captions)
+        batch = {"latents": _float(latents), **self._tokens(captions)}
         noise = torch.randn(batch["latents"].shape, generator=torch.Generator().manual_seed(0))
         quantiles = (torch.arange(len(latents)) + 0.5) / len(latents)
         times = torch.sigmoid(self.config.time_mean + self.config.time_std * torch.special.ndtri(quantiles))
@@ -144,7 +159,11 @@ class LatentDiffusion:
         with torch.no_grad():
             return float(self.objective.velocity_error(batch, noise.to(device), times.to(device)))
 
-    def _tensors(self, latents: np.ndarray, captions: Sequence[str]) -> dict[str, torch.Tensor]:
+    def _encode(self, captions: Sequence[str]) -> np.ndarray:
+        with torch.no_grad():
+            return self.objective._encoded(self._tokens(captions)).numpy()
+
+    def _tokens(self, captions: Sequence[str]) -> dict[str, torch.Tensor]:
         tokens = self.tokenizer(
             list(captions),
             padding="max_length",  # as the pipeline does: padding takes part in cross-attention
@@ -155,11 +174,7 @@ class LatentDiffusion:
         mask = tokens.attention_mask
         if not getattr(self.text_encoder.config, "use_attention_mask", False):
             mask = torch.ones_like(mask)  # as the pipeline does
-        return {
-            "latents": torch.from_numpy(latents.astype(np.float32)),
-            "input_ids": tokens.input_ids,
-            "attention_mask": mask,
-        }
+        return {"input_ids": tokens.input_ids, "attention_mask": mask}
 
 
 def caption_weights(config: LatentDiffusionConfig, rows: Rows) -> dict[str, float]:
@@ -175,6 +190,10 @@ def caption_weights(config: LatentDiffusionConfig, rows: Rows) -> dict[str, floa
             f"have {sorted(rows.texts)}"
         )
     return weights
+
+
+def _float(latents: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(latents.astype(np.float32))
 
 
 def _latents_of(rows: Rows, name: str) -> np.ndarray:

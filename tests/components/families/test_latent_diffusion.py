@@ -1,3 +1,4 @@
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -7,8 +8,10 @@ from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import Stabl
 from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from transformers import T5Config, T5EncoderModel
 
-from components.contracts import Rows
+from components.contracts import CachesInputs, Rows
 from components.data import scenes as world
+from components.data.lake import Lake
+from components.data.scratch import Scratch
 from components.data.tokenization import train_tokenizer
 from components.families.latent_diffusion.config import LatentDiffusionConfig
 from components.families.latent_diffusion.model import new_scheduler, new_unet
@@ -106,6 +109,36 @@ def test_a_frozen_text_encoder_gets_no_gradient(parents: dict[str, Path]) -> Non
     moved = {id(parameter) for parameter in objective.parameters()}
     assert all(parameter.grad is None for parameter in family.text_encoder.parameters())
     assert not moved & {id(parameter) for parameter in family.text_encoder.parameters()}
+
+
+def test_cached_embeddings_are_those_of_the_text_encoder(parents: dict[str, Path], tmp_path: Path) -> None:
+    config = SMALL.model_copy(update={"trains_text_encoder": False, "synthetic_fraction": 0.5, "caption_dropout": 0.3})
+    rows = rows_of(0, 32)
+    rows.texts["dsc"][3] = None  # its raw caption stands in
+    plain, caching = (config.build(rows, rows, parents) for _ in range(2))
+    asked: list[str] = []
+    scratch = Scratch(Lake(str(tmp_path / "lake")), tmp_path)
+
+    def cache(name: str, shape: tuple[int, ...], dtype: np.dtype, values: Iterable[np.ndarray]) -> np.ndarray:
+        asked.append(name)
+        return scratch.array(f"{name}.npy", shape, dtype, values)
+
+    assert isinstance(caching, CachesInputs)
+    caching.cache_inputs(cache)
+    assert sorted(asked) == ["text-caption", "text-dsc"]
+    for step in range(5):
+        rng = SeededRandom(0, step, np.arange(32))
+        (objective,), ours = caching.objectives(), caching.batch(rng.rows, rng)
+        theirs = objective._encoded(plain.batch(rng.rows, rng))
+        assert torch.allclose(ours["prompt_embeds"], theirs, atol=2e-3)
+    with_encoder, without = (objective.loss(each.batch(rng.rows, rng), rng).value for each in (plain, caching))
+    assert without.item() == pytest.approx(with_encoder.item(), rel=1e-3)
+
+
+def test_a_text_encoder_that_is_trained_on_is_not_cached(parents: dict[str, Path]) -> None:
+    family = SMALL.build(rows_of(0, 8), rows_of(8, 4), parents)
+    family.cache_inputs(lambda *_: pytest.fail("nothing may be cached"))
+    assert "input_ids" in family.batch(np.arange(4), SeededRandom(0, 0, np.arange(4)))
 
 
 def test_captions_follow_the_blend(parents: dict[str, Path]) -> None:
