@@ -29,18 +29,20 @@ class Estimate:
     num_workers: int
     flops_per_second: float
     price_per_hour: float
+    is_sharded: bool = False
 
     def lines(self) -> Iterator[str]:
         """The estimate in words."""
         counts, rows = self.counts, self.batch_size // self.num_workers
         activations = rows * counts.activation_bytes_per_row
+        state = counts.state_bytes / (self.num_workers if self.is_sharded else 1)
         hours = counts.hours(self.batch_size, self.num_steps, self.flops_per_second)
         side, speed = self.latent_side, f"{self.flops_per_second / 1e12:,.3g} TFLOP/s"
         yield f"U-Net: {counts.num_parameters / 1e6:,.1f} M parameters on latents of {side} x {side}"
         yield f"a step: batch {self.batch_size:,}, {counts.flops_per_step(self.batch_size) / 1e12:,.3g} TFLOP"
         yield (
-            f"memory of a worker with {rows:,} rows at once: {(counts.state_bytes + activations) / 2**30:,.1f} GiB "
-            f"(weights, gradients, AdamW and EMA {counts.state_bytes / 2**30:,.1f}, activations "
+            f"memory of a worker with {rows:,} rows at once: {(state + activations) / 2**30:,.1f} GiB "
+            f"(weights, gradients, AdamW and EMA {state / 2**30:,.1f}, activations "
             f"{activations / 2**30:,.1f}, which gradient_accumulation cuts)"
         )
         yield (
@@ -78,6 +80,7 @@ def estimate(recipe: Recipe, *, flops_per_second: float, price_per_hour: float) 
         num_workers=section.training.num_workers,
         flops_per_second=flops_per_second,
         price_per_hour=price_per_hour,
+        is_sharded=section.training.sharding == "full" and section.training.num_workers > 1,
     )
 
 

@@ -69,7 +69,7 @@ def base() -> Recipe:
                 norm_num_groups=32,
                 num_inference_steps=25,
             ),
-            training=training(100_000, 256, 3e-4, ema_decay=0.9999, preview_every=10_000),
+            training=training(100_000, 256, 3e-4, ema_decay=0.9999, preview_every=10_000, compile=True),
         ),
         diffusion_decoder=Trained(
             model=DiffusionDecoderConfig(

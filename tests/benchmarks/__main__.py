@@ -14,10 +14,11 @@ from components.pipeline.progress import silence_libraries
 from .graph import graph_over_direct_calls
 from .measurement import Ratio
 from .recaptioning import recaptioning_over_generate
-from .training import cost_growth, training_over_plain_loops
+from .training import cost_growth, stage_profiles, training_over_plain_loops
 
 BENCHMARKS: dict[str, Callable[[Path], list[Ratio]]] = {
     "training": training_over_plain_loops,
+    "stages": stage_profiles,
     "growth": cost_growth,
     "recaptioning": lambda folder: [recaptioning_over_generate(folder)],
     "graph": lambda folder: [graph_over_direct_calls(folder)],
