@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from .home import Home, dagster_url, mlflow_url
@@ -47,6 +48,7 @@ def _parser() -> argparse.ArgumentParser:
         ("demo", _demo, "materialize the whole graph and print the verdict"),
         ("study", _study, "train every arm of the study of caption blends, then write the report"),
         ("verify", _verify, "make a slice of every asset again and compare digests; nothing is written"),
+        ("generate", _generate, "draw prompts with the champion and write the pictures as PNG files"),
         ("estimate", _estimate, "parameters, memory, hours and cost of the text-to-image model, from a dry run"),
         ("ingest", _ingest, "read and check every shard; print read, kept and rejected by reason"),
         ("run", _run, "run one named job in this process"),
@@ -64,11 +66,25 @@ def _parser() -> argparse.ArgumentParser:
         if name == "estimate":
             sub.add_argument("--tflops", type=float, default=400.0, help="what a device reaches in this training")
             sub.add_argument("--price", type=float, default=3.0, help="price of a device hour")
+        if name == "generate":
+            _add_drawing_options(sub)
         if name == "verify":
             sub.add_argument("assets", nargs="*", help="names of assets; none verifies all")
         if name == "demo":
             sub.add_argument("--until", choices=list(BY_NAME), help="stop after this job (and what it needs)")
     return parser
+
+
+def _add_drawing_options(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("prompts", nargs="+", metavar="PROMPT")
+    sub.add_argument("--seed", type=int, default=0, help="of the first picture of each prompt")
+    sub.add_argument("--num", type=int, default=1, help="pictures of each prompt, with seeds that follow each other")
+    sub.add_argument("--steps", type=int, help="sampling steps; the recipe's where not given")
+    sub.add_argument("--guidance", type=float, help="classifier-free guidance, 1 is none; the recipe's where not given")
+    sub.add_argument("--decoder", choices=["vae", "consistency", "both"], default="vae")
+    sub.add_argument("--upsample", action="store_true", help="let the prompt upsampler make prompts descriptive first")
+    sub.add_argument("--alias", default="champion", help="which version draws: champion or candidate")
+    sub.add_argument("--output", type=Path, default=Path("drawings"), help="folder for the files")
 
 
 def _target(parsed: argparse.Namespace) -> Target:
@@ -207,6 +223,25 @@ def _verify(parsed: argparse.Namespace) -> int:
         said = "equal" if one.is_equal else f"DIFFERENT: {one.expected} on record, {one.found} now"
         print(f"{one.asset:32s} {one.slice:16s} {said}", flush=True)
     return 1 if different else 0
+
+
+def _generate(parsed: argparse.Namespace) -> int:
+    from components.pipeline.generate import DECODERS, Artist, write_drawings
+
+    artist = Artist(_open_workspace(_target(parsed)), parsed.alias)
+    drawings = artist.draw(
+        parsed.prompts,
+        range(parsed.seed, parsed.seed + parsed.num),
+        decoders=DECODERS if parsed.decoder == "both" else (parsed.decoder,),
+        is_upsampled=parsed.upsample,
+        num_inference_steps=parsed.steps,
+        guidance_scale=parsed.guidance,
+    )
+    print(f"drawn by {artist.version}")
+    for drawing, path in zip(drawings, write_drawings(drawings, parsed.output), strict=True):
+        read = f", read as {drawing.written!r}" if drawing.written != drawing.prompt else ""
+        print(f"{path}  {drawing.prompt!r}{read}, seed {drawing.seed}, {drawing.decoder}")
+    return 0
 
 
 def _estimate(parsed: argparse.Namespace) -> int:

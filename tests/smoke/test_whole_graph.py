@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from components.data.lake import Lake
 from components.pipeline.graph import ORDER
@@ -207,3 +208,22 @@ def test_bad_arguments_are_named_at_once(tmp_path):
     done = run(["demo", "--recipe", "smoke"], tmp_path / "home", {"ATELIER_LAKE": str(blocked / "lake")})
     assert done.returncode == 1
     assert "not writable" in done.stderr
+
+
+def test_the_champion_draws_prompts_into_files(home, tmp_path):
+    prompt = "small blue star <b>top left</b>"
+    asked = ["generate", prompt, "--recipe", "smoke", "--num", "2", "--seed", "5", "--steps", "2", "--decoder", "both"]
+    done = run([*asked, "--upsample", "--output", str(tmp_path)], home)
+    assert done.returncode == 0, done.stderr
+    assert "drawn by scenes-smoke-latent_diffusion/" in done.stdout
+    files = sorted(tmp_path.iterdir())
+    assert [file.name.split("-", 1)[1] for file in files] == [
+        f"seed{seed}-{decoder}.png" for seed in (5, 6) for decoder in ("consistency", "vae")
+    ]
+    with Image.open(files[0]) as picture:
+        assert picture.size == (32, 32)
+        assert picture.text["prompt"] == prompt
+        assert picture.text["written"] != prompt
+    refused = run(["generate", "x", "--recipe", "smoke", "--alias", "nobody"], home)
+    assert refused.returncode == 1
+    assert "latent_diffusion has no nobody for dataset 'scenes'" in refused.stderr
