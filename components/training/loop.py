@@ -332,8 +332,10 @@ def average_gradients(parameters: Sequence[torch.Tensor], world_size: int) -> No
     flat = [_flatten_dense_tensors(bucket) for bucket in buckets]
     exchanges = [dist.all_reduce(each, async_op=True) for each in flat]
     for bucket, each, exchange in zip(buckets, flat, exchanges, strict=True):
-        exchange.wait()
-        torch._foreach_copy_(bucket, list(_unflatten_dense_tensors(each.div_(world_size), bucket)))
+        if exchange is not None:
+            exchange.wait()
+        for gradient, mean in zip(bucket, _unflatten_dense_tensors(each.div_(world_size), bucket), strict=True):
+            gradient.copy_(mean)
 
 
 @contextmanager

@@ -102,3 +102,21 @@ def test_views_read_only_what_is_asked_for() -> None:
     assert list(texts) == ["c", None, "a"]
     assert (texts[np.int64(0)], texts[-1], texts[:2], len(texts)) == ("c", "a", ["c", None], 3)
     assert list(texts.subset(np.array([2, 0]))) == ["a", "c"]
+
+
+def test_memory_does_not_grow_with_the_rows(lake: Lake, tmp_path: Path) -> None:
+    """64 MiB of pixels are filled and read in any order, and none of them stay in memory of this process."""
+    picture = np.zeros((128, 128, 3), np.uint8)
+    num_rows = 64 * 2**20 // picture.nbytes
+    scratch = Scratch(lake, tmp_path / "scratch")
+    before = anonymous_mib()
+    base = scratch.array("pixels.npy", (num_rows, *picture.shape), picture.dtype, (picture for _ in range(num_rows)))
+    view = PickedArray(base, np.random.default_rng(0).permutation(num_rows))
+    assert sum(int(view[[row, row - 1]].sum()) for row in range(num_rows)) == 0
+    assert anonymous_mib() - before < 16
+
+
+def anonymous_mib() -> float:
+    """Memory of this process that no file stands behind."""
+    (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("RssAnon"))
+    return int(line.split()[1]) / 1024
