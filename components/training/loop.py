@@ -352,7 +352,7 @@ def _evaluating(family: Family) -> Iterator[None]:
 
 
 def _checkpoint_activations(module: torch.nn.Module) -> None:
-    for name in ("gradient_checkpointing_enable", "enable_gradient_checkpointing"):  # transformers, diffusers
+    for name in ("activation_checkpointing_enable", "enable_gradient_checkpointing"):  # transformers, diffusers
         if getattr(module, "supports_gradient_checkpointing", True) and hasattr(module, name):
             getattr(module, name)()
             return

@@ -141,6 +141,19 @@ def test_a_text_encoder_that_is_trained_on_is_not_cached(parents: dict[str, Path
     assert "input_ids" in family.batch(np.arange(4), SeededRandom(0, 0, np.arange(4)))
 
 
+def test_activations_that_are_computed_again_change_no_loss(parents: dict[str, Path]) -> None:
+    losses = {}
+    for again in (False, True):
+        torch.manual_seed(0)
+        family = SMALL.build(rows_of(0, 8), rows_of(8, 4), parents)
+        training = TrainingConfig(
+            num_steps=3, batch_size=8, learning_rate=1e-3, precision="fp32", log_every=1, gradient_checkpointing=again
+        )
+        losses[again] = [step.scalars["diffusion/loss"] for step in Trainer(family, training).run()]
+        assert family.unet.is_gradient_checkpointing is again
+    assert losses[True] == pytest.approx(losses[False], rel=1e-5)
+
+
 def test_captions_follow_the_blend(parents: dict[str, Path]) -> None:
     rows = rows_of(0, 32)
     for fraction, kind in ((1.0, "dsc"), (0.0, "caption")):
