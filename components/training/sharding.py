@@ -6,6 +6,7 @@ average of uncut weights (``loop``), and when anything happens.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -21,20 +22,29 @@ _ENTRANCES = ("encode", "decode", "get_image_features", "get_text_features", "ge
 def shard(module: torch.nn.Module, device_type: str, world_size: int) -> None:
     """Cut a module's parameters over the gang, in place: blocks that its library calls inseparable, then the rest.
 
-    Zhao et al. 2023, "PyTorch FSDP"; the blocks are transformers' and diffusers' ``_no_split_modules``.
+    Zhao et al. 2023, "PyTorch FSDP"; the blocks are transformers' and diffusers' ``_no_split_modules``. The module's
+    parts are groups of their own too, because an objective may enter them one by one (a VAE's two halves).
     """
     for parameter in module.parameters():
         parameter.data = parameter.data.contiguous()  # channels_last cannot be cut
     mesh = init_device_mesh(device_type, (world_size,))
     scalars = {parameter for parameter in module.parameters() if parameter.ndim == 0}  # these cannot be cut
-    blocks = set(getattr(module, "_no_split_modules", None) or ())
-    for part in reversed(list(module.modules())):
-        if type(part).__name__ in blocks and part is not module:
+    groups = _groups_of(module)
+    for part in reversed(list(module.modules())):  # the inner ones first
+        if part in groups:
             fully_shard(part, mesh=mesh, ignored_params=scalars)
-    fully_shard(module, mesh=mesh, ignored_params=scalars)
     for name in _ENTRANCES:
         if hasattr(module, name):
             register_fsdp_forward_method(module, name)
+
+
+def _groups_of(module: torch.nn.Module) -> set[torch.nn.Module]:
+    """The module, its parts and its inseparable blocks, without those that share a weight with another place."""
+    blocks = set(getattr(module, "_no_split_modules", None) or ())
+    places = Counter(id(parameter) for _, parameter in module.named_parameters(remove_duplicate=False))
+    found = {part for part in module.modules() if type(part).__name__ in blocks}
+    found |= {part for part in module.children() if not isinstance(part, torch.nn.ModuleList | torch.nn.ModuleDict)}
+    return {module} | {part for part in found if all(places[id(each)] == 1 for each in part.parameters())}
 
 
 def uncut(parameters: Sequence[torch.nn.Parameter]) -> list[torch.nn.Parameter]:
