@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-import fsspec
 import numpy as np
 import pyarrow as pa
 from PIL import Image
@@ -24,6 +23,7 @@ from components.data.ingest import ingest_shard
 from components.data.lake import digest_of
 from components.data.pictures import captioned_grid
 from components.data.pixels import decode_pixels
+from components.data.storage import open_storage
 
 from .progress import tracked
 from .shards import Caught, ShardResult, guarded
@@ -127,7 +127,7 @@ def _state_of(uri: str) -> str:
     """What tells that a source shard has changed: its size and modification time or etag."""
     if uri.startswith("scenes://"):
         return uri
-    filesystem, path = fsspec.core.url_to_fs(uri)
+    filesystem, path = open_storage(uri)
     return digest_of([uri, str(filesystem.ukey(path))])
 
 
