@@ -14,10 +14,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
+import pandas  # noqa: F401  # like s3fs: loaded before the processes that write are forked
 import pyarrow as pa
-import s3fs  # noqa: F401  # before the processes that write are forked
+import s3fs  # noqa: F401
 
-from components.data.lake import CURRENT, LATEST, RECORD, Lake, Record
+from components.data.lake import CURRENT, RECORD, Lake, Record
 from components.pipeline.captions import build_training_set
 from components.pipeline.ingest import build_image_set, ingest, shard_names
 from components.pipeline.workspace import Made, Workspace
@@ -162,7 +163,7 @@ class Watcher:
         self._thread.join()
 
     def _watch(self) -> None:
-        while not self._stop.is_set():
+        while not self._stop.wait(0.02 if self.lake.is_local else 0.2):
             self.look()
 
     def look(self) -> None:
@@ -176,6 +177,3 @@ class Watcher:
             named = {path for path in self.expected if path == record.path or path.startswith(f"{record.path}/")}
             named |= set(record.pictures.values())
             self.wrong += [f"{record.asset} names {path}, which is not there" for path in named - set(after)]
-
-
-__all__ = ["LATEST", "AtFileEvent", "AtFileSize", "Watcher", "caption_all", "contents", "start", "write_lake"]

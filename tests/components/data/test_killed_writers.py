@@ -1,4 +1,4 @@
-"""A writer that is killed at any moment leaves nothing partial, and a rerun makes the lake that an undisturbed one makes.
+"""A writer that is killed at any moment leaves nothing partial, and a rerun makes what an undisturbed run makes.
 
 `make test` tries a few moments; `make chaos` tries every one.
 """
@@ -50,12 +50,12 @@ def killed_then_rerun(folder: Path, expected: dict[str, bytes], die: Callable[[s
     return ended
 
 
-@pytest.mark.parametrize("number", [2, 9, 17, 26, 41, 60, 90])
+@pytest.mark.parametrize("number", [2, 9, 26, 60, 90])
 def test_a_writer_killed_between_two_steps_on_disk(number: int, tmp_path: Path, undisturbed) -> None:
     assert killed_then_rerun(tmp_path, undisturbed, AtFileEvent(number)) == KILLED
 
 
-@pytest.mark.parametrize("limit", [40, 900, 4_000, 20_000])
+@pytest.mark.parametrize("limit", [40, 900, 20_000])
 def test_a_writer_killed_in_the_midst_of_a_file_on_disk(limit: int, tmp_path: Path, undisturbed) -> None:
     assert killed_then_rerun(tmp_path, undisturbed, AtFileSize(limit)) == -signal.SIGXFSZ
 
@@ -115,7 +115,7 @@ def killed_on_s3(
     return ended
 
 
-@pytest.mark.parametrize(("number", "moment"), [(4, "midway"), (12, "after"), (19, "midway"), (30, "before")])
+@pytest.mark.parametrize(("number", "moment"), [(4, "midway"), (12, "after"), (30, "before")])
 def test_a_writer_killed_on_s3(
     number: int, moment: str, bucket: str, s3: FaultyProxy, tmp_path: Path, undisturbed
 ) -> None:
