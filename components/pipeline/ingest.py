@@ -25,6 +25,7 @@ from components.data.pictures import captioned_grid
 from components.data.pixels import decode_pixels
 from components.data.storage import open_storage
 
+from .opt_outs import opt_outs_of, opted_out
 from .progress import tracked
 from .shards import Caught, ShardResult, guarded
 from .spec import open_workspace, spec_of
@@ -144,19 +145,24 @@ def build_image_set(ws: Workspace) -> Outcome:
     for part in parts:
         ws.check_origin(part)
     inputs = {"raw_pairs": digest_of([part.data_version for part in parts])}
-    settings = {
+    opt_outs = opt_outs_of(ws)
+    settings: dict[str, Any] = {
         "evaluation_fraction": ws.dataset.evaluation_fraction,
         "examples": ws.dataset.example_settings(),
         "data": ws.recipe.data.model_dump(mode="json", include={"max_rows_per_shard", "max_shards"}),
     }
+
+    if opt_outs.entries:
+        settings["opt_out"] = opt_outs.settings()
 
     def make(_: str) -> Made:
         keys = [key for part in parts for key in ws.lake.read_table(part.path, ["key"])["key"].to_pylist()]
         repeated = len(keys) - len(set(keys))
         if repeated:
             raise UnfitParent(f"{repeated} keys of raw_pairs stand in more than one shard; keys must be unique")
-        evaluation = sum(split_of(key, ws.dataset.evaluation_fraction) == "evaluation" for key in keys)
-        known = set(keys)
+        left_out = {key for found in opted_out(ws, parts, opt_outs) for key in found}
+        known = set(keys) - left_out
+        evaluation = sum(split_of(key, ws.dataset.evaluation_fraction) == "evaluation" for key in known)
         reader = open_reader(ws)
         examples = {
             kind: {key: text for key, text in ws.dataset.examples(kind, reader).items() if key in known}
@@ -174,9 +180,9 @@ def build_image_set(ws: Workspace) -> Outcome:
                 }
                 for part in parts
             ],
-            "splits": {"train": len(keys) - evaluation, "evaluation": evaluation},
+            "splits": {"train": len(known) - evaluation, "evaluation": evaluation},
             "examples": examples,
-            "opted_out": [],
+            "opted_out": sorted(left_out),
         }
         path, digest = ws.write_manifest("image_set", content)
         return Made(
@@ -187,7 +193,8 @@ def build_image_set(ws: Workspace) -> Outcome:
                 "read": sum(part.metadata["read"] for part in parts),
                 "kept": len(keys),
                 "rejected": sum(part.metadata["rejected"] for part in parts),
-                "train": len(keys) - evaluation,
+                "opted_out": len(left_out),
+                "train": len(known) - evaluation,
                 "evaluation": evaluation,
                 "ssc_examples": len(examples["ssc"]),
                 "dsc_examples": len(examples["dsc"]),

@@ -33,6 +33,7 @@ def load_rows(
 ) -> SplitRows:
     """All rows of the image set (or, with recaptions, of the training set), split by the hash of their keys.
 
+    Opted-out rows are in neither split.
     Texts: ``caption`` and ``ssc_example``/``dsc_example`` always; ``ssc``/``dsc`` with recaptions (whose rejected rows
     are left out of the training split); ``truth_ssc``/``truth_dsc`` and scenes with truth, where the data set has it.
     """
@@ -61,7 +62,8 @@ def load_rows(
     latents = _latents(ws, parts, keys) if with_latents else None
     is_evaluation = np.array([split_of(key, ws.dataset.evaluation_fraction) == "evaluation" for key in keys])
     opted_out = set(manifest["opted_out"])
-    is_train = ~is_evaluation & is_usable & np.array([key not in opted_out for key in keys])
+    is_allowed = np.array([key not in opted_out for key in keys])
+    is_train, is_evaluation = ~is_evaluation & is_usable & is_allowed, is_evaluation & is_allowed
     everything = Rows(keys, pixels, texts, latents, scenes)
     return SplitRows(subset(everything, np.flatnonzero(is_train)), subset(everything, np.flatnonzero(is_evaluation)))
 
