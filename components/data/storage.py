@@ -21,7 +21,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import IO, Any
 
-from fsspec import AbstractFileSystem
 from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
@@ -43,8 +42,8 @@ class FileInfo:
     modified: float | None
 
 
-def open_storage(uri: str) -> tuple[AbstractFileSystem, str]:
-    """The file system of a URI, with our limits where it is S3, and the path on it."""
+def open_storage(uri: str) -> tuple[Any, str]:
+    """The fsspec file system of a URI, with our limits where it is S3, and the path on it."""
     if not uri.startswith(("s3://", "s3a://")):
         return url_to_fs(uri)
     seconds = float(os.environ.get("ATELIER_STORAGE_TIMEOUT") or 30)
@@ -59,8 +58,8 @@ def open_storage(uri: str) -> tuple[AbstractFileSystem, str]:
     return fs, path
 
 
-def is_local(fs: AbstractFileSystem) -> bool:
-    """Whether a file system is this machine's disk."""
+def is_local(fs: Any) -> bool:
+    """Whether an fsspec file system is this machine's disk."""
     return isinstance(fs, LocalFileSystem)
 
 
@@ -166,7 +165,8 @@ class Storage:
             partial = partial_path(target)
             target.parent.mkdir(parents=True, exist_ok=True)
             try:
-                shutil.copytree(folder, partial)
+                shutil.copytree(folder, partial, copy_function=shutil.copyfile)
+                os.utime(partial)  # its age is that of the copy
                 for file in files_below(partial):
                     with file.open("rb") as written:
                         os.fsync(written.fileno())
@@ -190,6 +190,17 @@ class Storage:
         """Remove a file; nothing happens where there is none."""
         with named_failures(self.uri(path), "removed"), suppress(FileNotFoundError):
             self.fs.rm_file(self._place(path))
+
+    def remove_folder(self, path: str) -> None:
+        """Remove a folder: at once on a local disk, elsewhere file by file."""
+        if not self.is_local:
+            for file in self.files(path):
+                self.remove(file)
+            return
+        with named_failures(self.uri(path), "removed"), suppress(FileNotFoundError):
+            hidden = partial_path(Path(self._place(path)))
+            Path(self._place(path)).rename(hidden)
+            shutil.rmtree(hidden)
 
     # -------------------------------------------------------------------------------------------------------- read
     def read_bytes(self, path: str) -> bytes:
@@ -247,6 +258,14 @@ class Storage:
             except (FileNotFoundError, NotADirectoryError):
                 return []
         return sorted(name for name in names if not name.startswith("."))
+
+    def modified(self, path: str) -> float | None:
+        """When a file, or a folder or anything in it, was last written (as in :class:`FileInfo`); None if unknown."""
+        times = [info.modified for info in self.files(path).values()]
+        if not times or self.is_local:
+            with named_failures(self.uri(path), "read"):
+                times.append(_modified(self.fs.info(self._place(path))))
+        return None if None in times else max(time for time in times if time is not None)
 
     def files(self, path: str = "") -> dict[str, FileInfo]:
         """Every file below a folder by its path, in order, hidden ones too."""
