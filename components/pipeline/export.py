@@ -112,9 +112,8 @@ def export(ws: Workspace, target: str, plan: ExportPlan) -> list[ShardExport]:
     image_set, images = ws.read_manifest("image_set")
     chosen = [entry for entry in images["shards"] if not plan.shards or entry["shard"] in plan.shards]
     if unknown := set(plan.shards) - {entry["shard"] for entry in chosen}:
-        raise ExportError(
-            f"there is no shard {', '.join(sorted(unknown))}; there are {len(images['shards'])} from 00000"
-        )
+        last = images["shards"][-1]["shard"]
+        raise ExportError(f"there is no shard {', '.join(sorted(unknown))}; there are 00000 to {last}")
     storage = Storage(target)
     _claim(storage, ws, plan)
     shards = [_Shard(ws, plan, entry, frozenset(images["opted_out"])) for entry in chosen]
@@ -160,8 +159,8 @@ class _Shard:
             return record
         if self.plan.caption != "caption":
             raise UnfitParent(
-                f"recaptioned[{self.name}] is missing or was written for older pictures: materialize it, or export with "
-                "--caption caption"
+                f"recaptioned[{self.name}] is missing or was written for older pictures: materialize it, or export "
+                "with --caption caption"
             )
         return None
 
@@ -185,11 +184,8 @@ class _Shard:
         with storage.create(path) as file, tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT) as tar:
             for row, image in rows:
                 name = file_name(row["key"])
-                for ending, data in (
-                    (encoding_of(image), image),
-                    ("txt", row["caption"].encode()),
-                    ("json", _json(row)),
-                ):
+                members = {encoding_of(image): image, "txt": row["caption"].encode(), "json": _json(row)}
+                for ending, data in members.items():
                     member = tarfile.TarInfo(f"{name}.{ending}")  # no time, no owner: the same bytes every time
                     member.size = len(data)
                     tar.addfile(member, io.BytesIO(data))

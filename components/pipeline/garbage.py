@@ -3,8 +3,8 @@
 What belongs here: deciding what is referenced, and removing the rest. What does not: how things come to lie there.
 
 Everything that any record names is kept: its part, model folder or manifest, what stands beside it, and the records
-themselves, so that lineage stays whole. What is left over are parts of writers that were killed, folders that were never
-recorded, and files that were not finished. With ``superseded`` the records themselves count only where they are
+themselves, so that lineage stays whole. What is left over are parts of writers that were killed, folders that were
+never recorded, and files that were not finished. With ``superseded`` the records themselves count only where they are
 current, where a registered model version rests on them, or where such a record does.
 
 Nothing younger than the age guard is touched: a running writer puts its parts down before the record that names them,
