@@ -404,17 +404,20 @@ class Ledger:
 
     def _sights(self, saw: Any) -> list[Sight]:
         """The models for which ``saw`` holds, and those that were made from them, oldest first."""
-        direct = [model for model in self.models if saw(model)]
-        sights: dict[tuple, Sight] = {_place(model): Sight(self.version(model), ()) for model in direct}
-        has_grown = True
-        while has_grown:
-            has_grown = False
-            for model in self.models:
-                through = tuple(sorted({one.asset for one in self._made_from(model) if _place(one) in sights}))
-                if through and _place(model) not in sights:
-                    sights[_place(model)] = Sight(self.version(model), through)
-                    has_grown = True
-        return [sights[_place(model)] for model in self.models if _place(model) in sights]
+        direct = {_place(model) for model in self.models if saw(model)}
+        reached, grown = set(direct), True
+        while grown:
+            from_reached = (m for m in self.models if any(_place(one) in reached for one in self._made_from(m)))
+            grown = {_place(model) for model in from_reached} - reached
+            reached |= grown
+        return [
+            Sight(self.version(model), () if _place(model) in direct else self._through(model, reached))
+            for model in self.models
+            if _place(model) in reached
+        ]
+
+    def _through(self, model: Record, reached: set[tuple]) -> tuple[str, ...]:
+        return tuple(sorted({one.asset for one in self._made_from(model) if _place(one) in reached}))
 
     def _made_from(self, model: Record) -> list[Record]:
         """Models that a model was made from: its parents, and those that wrote the captions it read."""
