@@ -154,9 +154,13 @@ class Lake(Storage):
         found = self.read_many([path])
         return Record(**json.loads(found[path])) if found else None
 
+    def record_path(self, asset: str, kind: Kind, data_version: str, shard: str | None = None) -> str:
+        """Where the record of one version lies."""
+        return f"{self.place(asset, kind, shard)}/{data_version}{RECORD}"
+
     def record_of(self, asset: str, kind: Kind, data_version: str, shard: str | None = None) -> Record:
         """The record of one version, current or not."""
-        return Record(**self.read_json(f"{self.place(asset, kind, shard)}/{data_version}{RECORD}"))
+        return Record(**self.read_json(self.record_path(asset, kind, data_version, shard)))
 
     def records(self, asset: str, kind: Kind = "table") -> dict[str, Record]:
         """The current record of every shard, by shard, in order."""
@@ -167,7 +171,7 @@ class Lake(Storage):
     def set_current(self, record: Record) -> None:
         """Make a record the current one; its last write decides, and what came before it is repeated by a rerun."""
         folder = self.place(record.asset, record.kind, record.shard)
-        self.write_json(f"{folder}/{record.data_version}{RECORD}", asdict(record))
+        self.write_json(self.record_path(record.asset, record.kind, record.data_version, record.shard), asdict(record))
         if record.kind == "model" and record.path:
             self.write_bytes(f"{folder}/{LATEST}", record.data_version.encode())
         self.write_json(f"{folder}/{CURRENT}", asdict(record))

@@ -118,7 +118,8 @@ class _Named:
 
     def _name(self, record: Record) -> None:
         folder = self.lake.place(record.asset, record.kind, record.shard)
-        self.files |= {f"{folder}/{record.data_version}{RECORD}", f"{folder}/{LATEST}", *record.pictures.values()}
+        own = self.lake.record_path(record.asset, record.kind, record.data_version, record.shard)
+        self.files |= {own, f"{folder}/{LATEST}", *record.pictures.values()}
         if record.metadata.get("rejected_path"):
             self.files.add(record.metadata["rejected_path"])
         if record.path:

@@ -23,8 +23,9 @@ from components.data.ingest import ingest_shard
 from components.data.lake import digest_of
 from components.data.pictures import captioned_grid
 from components.data.pixels import decode_pixels
-from components.data.storage import open_storage
+from components.data.storage import StorageError, named_failures, open_storage
 
+from .lineage import Ledger
 from .opt_outs import opt_outs_of, opted_out
 from .progress import tracked
 from .shards import Caught, ShardResult, guarded
@@ -65,7 +66,11 @@ def ingest(ws: Workspace, shards: Sequence[str]) -> Iterator[ShardResult]:
         if int(shard) >= len(uris):
             yield ShardResult(shard, failure=f"raw_pairs[{shard}]: the source has only {len(uris)} shards")
             continue
-        inputs = {"source": _state_of(uris[int(shard)])}
+        try:
+            inputs = {"source": _state_of(uris[int(shard)])}
+        except (StorageError, FileNotFoundError) as error:
+            yield ShardResult(shard, failure=f"raw_pairs[{shard}] from {uris[int(shard)]}: {error}")
+            continue
         fingerprint, existing = ws.reusable("raw_pairs", inputs, settings, shard)
         if existing:
             yield ShardResult(shard, existing)
@@ -129,7 +134,8 @@ def _state_of(uri: str) -> str:
     if uri.startswith("scenes://"):
         return uri
     filesystem, path = open_storage(uri)
-    return digest_of([uri, str(filesystem.ukey(path))])
+    with named_failures(uri, "read"):
+        return digest_of([uri, str(filesystem.ukey(path))])
 
 
 def build_image_set(ws: Workspace) -> Outcome:
@@ -160,7 +166,9 @@ def build_image_set(ws: Workspace) -> Outcome:
         repeated = len(keys) - len(set(keys))
         if repeated:
             raise UnfitParent(f"{repeated} keys of raw_pairs stand in more than one shard; keys must be unique")
-        left_out = {key for found in opted_out(ws, parts, opt_outs) for key in found}
+        matches = list(zip(parts, map(list, opted_out(ws, parts, opt_outs)), strict=True))
+        left_out = {key for _, found in matches for key in found}
+        seen_by = Ledger(ws).seen_by(matches) if left_out else []
         known = set(keys) - left_out
         evaluation = sum(split_of(key, ws.dataset.evaluation_fraction) == "evaluation" for key in known)
         reader = open_reader(ws)
@@ -194,6 +202,7 @@ def build_image_set(ws: Workspace) -> Outcome:
                 "kept": len(keys),
                 "rejected": sum(part.metadata["rejected"] for part in parts),
                 "opted_out": len(left_out),
+                "opted_out_seen_by": [str(one.model.registry or one.model.asset) for one in seen_by],
                 "train": len(known) - evaluation,
                 "evaluation": evaluation,
                 "ssc_examples": len(examples["ssc"]),

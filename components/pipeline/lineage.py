@@ -135,34 +135,36 @@ class OptedOut:
 # -------------------------------------------------------------------------------------------------------- the ancestors
 def ancestry(lake: Lake, record: Record) -> tuple[list[Record], list[str]]:
     """All records that a record was made from, nearest first, and the names of those that the lake has no more."""
-    found: dict[tuple[str, str | None, str], Record] = {}
-    missing: list[str] = []
-    waiting = [record]
-    while waiting:
-        for asset, shard, data_version in _parents(lake, waiting.pop(0)):
-            place = (asset, shard, data_version)
-            if place in found:
-                continue
-            try:
-                found[place] = lake.record_of(asset, kind_of(asset), data_version, shard)
-            except LakeError:
-                missing.append(f"{asset}{f'[{shard}]' if shard else ''} {data_version}")
-                continue
-            waiting.append(found[place])
+    found: dict[str, Record] = {}
+    lost: dict[str, str] = {}
+    level = [record]
+    while level:
+        wanted = {lake.record_path(*parent): parent for one in level for parent in _parents(lake, one)}
+        new = [path for path in wanted if path not in found]
+        contents = lake.read_many(new)
+        level = [Record(**json.loads(contents[path])) for path in new if path in contents]
+        found |= {path: Record(**json.loads(data)) for path, data in contents.items()}
+        missing += [
+            _label(*wanted[path]) for path in new if path not in contents and _label(*wanted[path]) not in missing
+        ]
     return list(found.values()), missing
 
 
-def _parents(lake: Lake, record: Record) -> Iterator[tuple[str, str | None, str]]:
-    """(asset, shard, data version) of what a record's inputs and manifest name."""
+def _label(asset: str, kind: Kind, data_version: str, shard: str | None = None) -> str:
+    return f"{asset}{f'[{shard}]' if shard else ''} {data_version}"
+
+
+def _parents(lake: Lake, record: Record) -> Iterator[tuple[str, Kind, str, str | None]]:
+    """(asset, kind, data version, shard) of what a record's inputs and manifest name."""
     for name, data_version in record.inputs.items():
-        if name in CODE_VERSIONS and name not in ("raw_pairs", "recaptioned", "latents", "champion_captioners"):
-            yield name, None, data_version
-        elif name == "raw_pairs" and record.shard:
-            yield name, record.shard, data_version
+        if name == "raw_pairs" and record.shard:
+            yield name, "table", data_version, record.shard
+        elif name in CODE_VERSIONS and kind_of(name) != "table" and name != "champion_captioners":
+            yield name, kind_of(name), data_version, None
     if record.asset in MANIFESTS:
         of = "raw_pairs" if record.asset == "image_set" else "recaptioned"
         for entry in lake.read_json(record.path)["shards"]:
-            yield of, entry["shard"], entry["data_version"]
+            yield of, "table", entry["data_version"], entry["shard"]
 
 
 def sources_of(records: Sequence[Record]) -> dict[str, int]:
@@ -314,10 +316,17 @@ class Ledger:
         found = []
         for part, matches in zip(parts, opted_out(self.ws, parts, opt_outs_of(self.ws)), strict=True):
             for key, entry in matches.items():
-                seen = self._sights(lambda model, part=part, key=key: self._saw(model, part, [key]))
                 is_left_out = key in left_out or (part.shard, part.data_version) not in places
-                found.append(OptedOut(key, self.version(part), str(entry), entry.reason, is_left_out, seen))
+                found.append(
+                    OptedOut(
+                        key, self.version(part), str(entry), entry.reason, is_left_out, self.seen_by([(part, [key])])
+                    )
+                )
         return found
+
+    def seen_by(self, rows: Sequence[tuple[Record, Sequence[str]]]) -> list[Sight]:
+        """The models that saw any of these rows: parts of raw_pairs, with keys in them."""
+        return self._sights(lambda model: any(self._saw(model, part, keys) for part, keys in rows))
 
     # ----------------------------------------------------------------------------------------------------------- tables
     def _rows(self, filters: Any) -> Iterator[tuple[Record, dict[str, Any]]]:

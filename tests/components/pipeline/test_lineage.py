@@ -4,6 +4,7 @@ import hashlib
 import io
 import json
 
+import dagster as dg
 import pytest
 from PIL import Image
 
@@ -15,6 +16,7 @@ from components.pipeline.captions import build_training_set
 from components.pipeline.ingest import build_image_set
 from components.pipeline.lineage import Ledger, ModelLineage, NotInLake, PartLineage, RowLineage, ancestry
 from components.pipeline.rows import load_rows
+from orchestration.checks import check_results
 from tests.finished_lake import Finished, finished_lake, keep_model
 
 
@@ -214,6 +216,10 @@ def test_opted_out_rows_leave_the_next_training_set_and_their_models_are_named(t
     assert named <= left_out
     assert images.metadata["opted_out"] == len(left_out | {one.key for one in waiting})
     assert images.metadata["train"] + images.metadata["evaluation"] == 48 - images.metadata["opted_out"]
+
+    assert str(finished.made["second_diffusion"].registry) in images.metadata["opted_out_seen_by"]
+    (check,) = [one for one in check_results("image_set", [images]) if one.check_name == "no_model_saw_opted_out_rows"]
+    assert (check.passed, check.severity) == (False, dg.AssetCheckSeverity.WARN)
 
     keep_model(ws, "latent_diffusion", {"training_set": training_set.data_version}, "third")
     found = {one.key: one for one in Ledger(ws).opted_out()}
