@@ -102,9 +102,8 @@ def _lineage(ws: Workspace, record: Record) -> dict[str, Any]:
     sources = sources_of(ancestors)
     if sources:
         first = dict(list(sources.items())[:MAX_SOURCES])
-        shown["sources"] = dg.MetadataValue.json(
-            {"shards": len(sources), "rows": sum(sources.values()), "first": first}
-        )
+        totals = {"shards": len(sources), "rows": sum(sources.values())}
+        shown["sources"] = dg.MetadataValue.json({**totals, "first": first})
     return shown
 
 

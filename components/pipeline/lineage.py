@@ -144,10 +144,8 @@ def ancestry(lake: Lake, record: Record) -> tuple[list[Record], list[str]]:
         contents = lake.read_many(new)
         level = [Record(**json.loads(contents[path])) for path in new if path in contents]
         found |= {path: Record(**json.loads(data)) for path, data in contents.items()}
-        missing += [
-            _label(*wanted[path]) for path in new if path not in contents and _label(*wanted[path]) not in missing
-        ]
-    return list(found.values()), missing
+        lost |= {path: _label(*wanted[path]) for path in new if path not in contents}
+    return list(found.values()), list(lost.values())
 
 
 def _label(asset: str, kind: Kind, data_version: str, shard: str | None = None) -> str:
@@ -317,11 +315,8 @@ class Ledger:
         for part, matches in zip(parts, opted_out(self.ws, parts, opt_outs_of(self.ws)), strict=True):
             for key, entry in matches.items():
                 is_left_out = key in left_out or (part.shard, part.data_version) not in places
-                found.append(
-                    OptedOut(
-                        key, self.version(part), str(entry), entry.reason, is_left_out, self.seen_by([(part, [key])])
-                    )
-                )
+                seen_by = self.seen_by([(part, [key])])
+                found.append(OptedOut(key, self.version(part), str(entry), entry.reason, is_left_out, seen_by))
         return found
 
     def seen_by(self, rows: Sequence[tuple[Record, Sequence[str]]]) -> list[Sight]:

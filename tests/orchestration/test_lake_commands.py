@@ -1,6 +1,7 @@
 """``atelier lineage``, ``export`` and ``gc`` as a user meets them, and what the Dagster UI shows of lineage."""
 
 import json
+import logging
 from pathlib import Path
 
 import pytest
@@ -27,12 +28,18 @@ def say(finished: Finished, monkeypatch, capsys):
     for name in ("ATELIER_DATASET", "ATELIER_RECIPE"):
         monkeypatch.setenv(name, "")
 
+    loggers = [logging.getLogger(name) for name in ("components", "orchestration")]
+    before = [(logger.handlers[:], logger.level, logger.propagate) for logger in loggers]
+
     def run(command: str, *arguments: str) -> tuple[int, str, str]:
         status = main([command, "--dataset", "scenes", "--recipe", "smoke", *arguments])
         captured = capsys.readouterr()
         return status, captured.out, captured.err
 
-    return run
+    yield run
+    for logger, (handlers, level, propagate) in zip(loggers, before, strict=True):
+        logger.handlers, logger.propagate = handlers, propagate  # in real life they end with the process
+        logger.setLevel(level)
 
 
 def key_of(finished: Finished) -> str:
