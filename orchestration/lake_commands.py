@@ -105,7 +105,7 @@ def _versions(versions: Sequence[Any]) -> list[tuple[str, ...]]:
 
 
 def _sights(sights: Sequence[Any], heading: str = "models that saw it") -> Iterator[str]:
-    yield f"{heading}: {'' if sights else 'none'}"
+    yield f"{heading}:" if sights else f"{heading}: none"
     rows = [
         (*row, f"through {', '.join(sight.through)}" if sight.through else "trained on it")
         for row, sight in zip(_versions([sight.model for sight in sights]), sights, strict=True)
@@ -119,13 +119,13 @@ def _row_words(row: Any) -> Iterator[str]:
         part, cells = version.part, version.row
         yield f"{'now' if part.is_current else 'earlier'}, in {_version(part)} {part.data_version} ({part.made_at}):"
         shown = ("source", "license", "caption", "sha256", "source_sha256")
-        yield from table([(name, printable(str(cells[name]))) for name in shown])
-        yield from table([("size", f"{cells['width']} x {cells['height']}")])
+        pixels = ("size", f"{cells['width']} x {cells['height']}")
+        yield from table([*((name, printable(str(cells[name]))) for name in shown), pixels])
     for rejection in row.rejections:
         yield f"rejected as {rejection['reason']}: {printable(rejection['detail'])} ({printable(rejection['source'])})"
-    yield f"captions: {'' if row.captions else 'none but the original'}"
+    yield "captions:" if row.captions else "captions: none but the original"
     yield from table([_caption_cells(caption) for caption in row.captions])
-    yield f"sets that hold it: {'' if row.sets else 'none'}"
+    yield "sets that hold it:" if row.sets else "sets that hold it: none"
     yield from table([(*_versions([one.manifest])[0][:4], one.standing) for one in row.sets])
     yield from _sights(row.models)
 
@@ -140,7 +140,7 @@ def _caption_cells(caption: Any) -> tuple[str, ...]:
 def _part_words(parts: Any) -> Iterator[str]:
     yield f"{printable(parts.what)}: {sum(part.num_rows or 0 for part in parts.parts)} rows in these parts"
     yield from table(_versions(parts.parts))
-    yield f"sets that hold them: {'' if parts.sets else 'none'}"
+    yield "sets that hold them:" if parts.sets else "sets that hold them: none"
     yield from table(_versions(parts.sets))
     yield from _sights(parts.models, "models that saw them")
 
@@ -152,7 +152,7 @@ def _model_words(model: Any) -> Iterator[str]:
     yield from table(_versions(model.ancestors))
     yield from (f"  {missing}: its record is gone" for missing in model.missing)
     yield f"captions by: {', '.join(model.captioners) or 'none'}"
-    yield f"sources: {'' if model.sources else 'none'}"
+    yield "sources:" if model.sources else "sources: none"
     yield from table([(f"{rows} rows", printable(uri)) for uri, rows in model.sources.items()])
     yield from _sights(model.descendants, "made from it")
 
@@ -224,8 +224,8 @@ def _gc(ws: Any, parsed: argparse.Namespace) -> int:
         of_kind = [one for one in gone if one.why == why]
         verb = "removed" if parsed.delete else "would go"
         print(f"  {verb}, {why}: {len(of_kind)} ({size(sum(one.num_bytes for one in of_kind))})")
-    if parsed.list:
-        print("\n".join(f"    {printable(one.path)}" for one in gone))
+    for one in gone if parsed.list else ():
+        print(f"    {printable(one.path)}")
     if garbage.young:
         print(f"  younger than {parsed.min_age_hours:g} h, a writer may be at work: {len(garbage.young)} stay")
     if garbage.unknown:
