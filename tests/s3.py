@@ -1,5 +1,6 @@
 """An S3 endpoint over real HTTP, and a proxy before it that breaks requests in the ways in which networks do."""
 
+import logging
 import os
 import socket
 import struct
@@ -23,6 +24,7 @@ def s3_server() -> Iterator[str]:
     """moto's server on a port of this process; its address."""
     from moto.server import ThreadedMotoServer
 
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)  # a line for every request helps nobody
     server = ThreadedMotoServer(port=0, verbose=False)
     server.start()
     try:

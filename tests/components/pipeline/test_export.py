@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from components.data.catalog import split_of
@@ -172,6 +174,14 @@ def test_a_shard_without_captions_says_what_to_do(tmp_path: Path) -> None:
 )
 def test_keys_become_names_of_files(key: str, name: str) -> None:
     assert file_name(key) == name
+
+
+@given(st.lists(st.text(st.characters(exclude_categories=["Cc", "Cs"]), min_size=1, max_size=512), unique=True))
+@settings(deadline=None)
+def test_names_are_safe_and_differ_where_keys_do(keys: list[str]) -> None:
+    names = [file_name(key) for key in keys]
+    assert len(set(names)) == len(keys)
+    assert not any("/" in name or "." in name or len(name.encode()) > 180 for name in names)
 
 
 def test_long_keys_have_short_names_of_their_own() -> None:
