@@ -8,7 +8,7 @@ TARGET := --dataset $(DATASET) --recipe $(RECIPE)
 export OMP_WAIT_POLICY ?= passive
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo study dev ingest smoke test check fmt bench clean
+.PHONY: help setup demo study dev ingest smoke test chaos check fmt bench clean
 
 help: ## what there is
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -38,6 +38,9 @@ smoke: $(INSTALLED) ## the whole graph in seconds per stage
 
 test: $(INSTALLED) ## the whole test suite
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+
+chaos: $(INSTALLED) ## kill a writer of the lake at every one of its steps, on disk and on S3
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m chaos
 
 check: $(INSTALLED) ## lint, format, architecture, types
 	$(BIN)/ruff check

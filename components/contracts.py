@@ -330,6 +330,10 @@ class Tracker(Protocol):
         """Point ``candidate`` or ``champion`` at a version."""
         ...
 
+    def versions(self, name: str) -> list[ModelVersion]:
+        """All registered versions of ``name``, in order; none where it is unknown."""
+        ...
+
     def by_alias(self, name: str, alias: str) -> ModelVersion | None:
         """The version that an alias names, or None."""
         ...

@@ -51,12 +51,19 @@ def _has_both_splits(records: Sequence[Record]) -> Answer:
     return all(figures.values()), figures
 
 
+def _no_model_saw_opted_out_rows(records: Sequence[Record]) -> Answer:
+    seen_by = records[0].metadata.get("opted_out_seen_by", [])
+    figures = {"opted_out": records[0].metadata.get("opted_out", 0), "seen_by": ", ".join(seen_by) or "none"}
+    return not seen_by, figures
+
+
 Check = tuple[str, str, Callable[[Sequence[Record]], Answer]]  # name, what it says, how a record answers it
 MODEL_CHECK: Check = (
     "loss_is_finite_and_falls",
     "Every logged loss is finite and the last is below the first.",
     _loss_is_finite_and_falls,
 )
+WARNINGS = (MODEL_CHECK[0], "no_model_saw_opted_out_rows")
 MODELS = (
     "evaluation_clip",
     "attribute_judge",
@@ -73,7 +80,14 @@ MODELS = (
 )
 CHECKS: dict[str, list[Check]] = {
     "raw_pairs": [("rows_conserved", "Kept and rejected rows add up to the rows read.", _rows_conserved)],
-    "image_set": [("has_both_splits", "Both the training and the evaluation split hold rows.", _has_both_splits)],
+    "image_set": [
+        ("has_both_splits", "Both the training and the evaluation split hold rows.", _has_both_splits),
+        (
+            "no_model_saw_opted_out_rows",
+            "No model version in the lake has seen a row that is opted out now; the rows themselves are left out.",
+            _no_model_saw_opted_out_rows,
+        ),
+    ],
     "recaptioned": [
         ("captions_fit_for_training", "The caption tests found nothing against a shard.", _captions_fit_for_training)
     ],
@@ -97,8 +111,8 @@ def check_results(asset: str, records: Sequence[Record]) -> list[dg.AssetCheckRe
         passed, figures = answer(records)
         is_hopeless = not all(math.isfinite(value) for value in figures.values() if isinstance(value, float))
         is_warning = (
-            name == MODEL_CHECK[0] and not is_hopeless
-        )  # short and distilled trainings may end above their start
+            name in WARNINGS and not is_hopeless
+        )  # short and distilled trainings may end above their start; what older models saw stops no new one
         severity = dg.AssetCheckSeverity.WARN if is_warning else dg.AssetCheckSeverity.ERROR
         results.append(
             dg.AssetCheckResult(

@@ -14,11 +14,13 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from .home import Home, dagster_url, mlflow_url
 from .jobs import BY_NAME, JOBS, NamedJob
+from .lake_commands import LAKE_COMMANDS, LakeCommand
 from .launch import Target, log_to_terminal, run_job, run_jobs
 
 log = logging.getLogger(__name__)
@@ -56,10 +58,7 @@ def _parser() -> argparse.ArgumentParser:
     ):
         sub = commands.add_parser(name, help=words, description=words)
         sub.set_defaults(command=command)
-        sub.add_argument("--dataset", default=os.environ.get("ATELIER_DATASET", "scenes"))
-        sub.add_argument("--recipe", default=os.environ.get("ATELIER_RECIPE", "tiny"))
-        sub.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="dotted field of the recipe")
-        sub.add_argument("--force", action="store_true", help="make assets again even where nothing has changed")
+        _add_target(sub)
         if name == "run":
             sub.add_argument("job", choices=list(BY_NAME))
             sub.add_argument("--partition", help="of a job that makes one partition: an arm of the study")
@@ -72,6 +71,11 @@ def _parser() -> argparse.ArgumentParser:
             sub.add_argument("assets", nargs="*", help="names of assets; none verifies all")
         if name == "demo":
             sub.add_argument("--until", choices=list(BY_NAME), help="stop after this job (and what it needs)")
+    for one in LAKE_COMMANDS:
+        sub = commands.add_parser(one.name, help=one.words, description=one.words)
+        sub.set_defaults(command=partial(_on_the_lake, one))
+        _add_target(sub)
+        one.add_arguments(sub)
     return parser
 
 
@@ -85,6 +89,17 @@ def _add_drawing_options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--upsample", action="store_true", help="let the prompt upsampler make prompts descriptive first")
     sub.add_argument("--alias", default="champion", help="which version draws: champion or candidate")
     sub.add_argument("--output", type=Path, default=Path("drawings"), help="folder for the files")
+
+
+def _add_target(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("--dataset", default=os.environ.get("ATELIER_DATASET", "scenes"))
+    sub.add_argument("--recipe", default=os.environ.get("ATELIER_RECIPE", "tiny"))
+    sub.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="dotted field of the recipe")
+    sub.add_argument("--force", action="store_true", help="make assets again even where nothing has changed")
+
+
+def _on_the_lake(command: LakeCommand, parsed: argparse.Namespace) -> int:
+    return command.run(_open_workspace(_target(parsed)), parsed)
 
 
 def _target(parsed: argparse.Namespace) -> Target:

@@ -11,6 +11,8 @@ from typing import Any
 
 import dagster as dg
 
+from components.data.lake import Record
+from components.pipeline.lineage import ancestry, captioners_of, sources_of
 from components.pipeline.shards import ShardResult
 from components.pipeline.versions import CODE_VERSIONS
 from components.pipeline.workspace import Outcome, Workspace
@@ -18,6 +20,7 @@ from components.pipeline.workspace import Outcome, Workspace
 from .checks import check_results
 from .home import mlflow_url
 
+MAX_SOURCES = 20
 MAX_PICTURE_BYTES = 400_000  # larger ones stay in the lake; the event log is a database
 
 
@@ -80,6 +83,27 @@ def metadata_of(ws: Workspace, outcome: Outcome) -> dict[str, Any]:
         shown |= _shown(name, value)
     for name, path in record.pictures.items():
         shown[name] = _picture(ws, name, path)
+    return shown | (_lineage(ws, record) if record.kind != "table" else {})
+
+
+def _lineage(ws: Workspace, record: Record) -> dict[str, Any]:
+    """What a model, manifest or report was made from: every version behind it, its captioners and sources."""
+    ancestors, missing = ancestry(ws.lake, record)
+    rows = [
+        {"asset": one.asset, "version": one.data_version, "registry": one.registry or ""}
+        for one in ancestors
+        if one.kind != "table"
+    ]
+    shown: dict[str, Any] = {"made_from": dg.MetadataValue.md(markdown_table(rows))} if rows else {}
+    if missing:
+        shown["made_from_lost"] = ", ".join(missing)
+    if captioners := captioners_of(ancestors):
+        shown["captions_by"] = ", ".join(captioners)
+    sources = sources_of(ancestors)
+    if sources:
+        first = dict(list(sources.items())[:MAX_SOURCES])
+        totals = {"shards": len(sources), "rows": sum(sources.values())}
+        shown["sources"] = dg.MetadataValue.json({**totals, "first": first})
     return shown
 
 

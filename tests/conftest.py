@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.s3 import FaultyProxy, environment_for, s3_server
+
 if TYPE_CHECKING:
     from components.execution.ray_executor import RayExecutor
 
@@ -23,3 +25,36 @@ def ray_executor() -> Iterator[RayExecutor]:
 
     with RayExecutor("local", num_cpus=2, object_store_mb=128) as executor:
         yield executor
+
+
+@pytest.fixture(scope="session")
+def s3_endpoint() -> Iterator[str]:
+    """A real HTTP S3 endpoint of this process, one for the whole session; tests make buckets of their own names."""
+    with s3_server() as endpoint:
+        yield endpoint
+
+
+@pytest.fixture
+def s3(s3_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyProxy]:
+    """That endpoint behind a proxy that can be told to break requests, found through AWS_ENDPOINT_URL."""
+    import s3fs
+
+    proxy = FaultyProxy(s3_endpoint)
+    for name, value in environment_for(proxy.endpoint).items():
+        monkeypatch.setenv(name, value)
+    s3fs.S3FileSystem.clear_instance_cache()
+    yield proxy
+    s3fs.S3FileSystem.clear_instance_cache()
+    proxy.close()
+
+
+@pytest.fixture
+def bucket(s3: FaultyProxy) -> str:
+    """The URI of a new, empty bucket behind the proxy."""
+    import uuid
+
+    import s3fs
+
+    name = f"bucket-{uuid.uuid4().hex[:12]}"
+    s3fs.S3FileSystem().mkdir(name)
+    return f"s3://{name}"

@@ -8,13 +8,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-import fsspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from components.contracts import Captioner
 from components.data.pixels import Fit, decode_pixels
+from components.data.storage import open_file
 from components.schemas import RECAPTIONED
 
 from .quality import QualityConfig, ShardQuality, problem_of, quality_of
@@ -61,7 +61,7 @@ class _Recaptioning:
         self.worker, self.captioners, self.scorer = worker, captioners, scorer
 
     def __call__(self, item: Mapping[str, Any]) -> pa.Table:
-        with fsspec.open(item["uri"], "rb") as stream:
+        with open_file(item["uri"]) as stream:
             columns = ["key", "sha256", "caption", "image"]
             table = pq.ParquetFile(stream).read_row_group(item["row_group"], columns=columns)
         worker = self.worker

@@ -10,6 +10,7 @@ import dataclasses
 import hashlib
 import json
 import logging
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -116,6 +117,11 @@ class Dataset:
     def _scenes(self) -> ScenesSource | None:
         only = self.facts.source[0]
         return only if len(self.facts.source) == 1 and isinstance(only, ScenesSource) else None
+
+    def opt_out_uris(self) -> list[str]:
+        """Addresses of the opt-out lists: the data set's own, and the one that ``ATELIER_OPT_OUT`` names."""
+        own = [absolute_uri(self.facts.opt_out, self.file, "opt_out")] if self.facts.opt_out else []
+        return own + ([os.environ["ATELIER_OPT_OUT"]] if os.environ.get("ATELIER_OPT_OUT") else [])
 
     def source_settings(self) -> list[dict[str, Any]]:
         """What decides which rows there are, for fingerprints; addresses stand as written, variables not filled in."""

@@ -141,6 +141,7 @@ class DatasetFile(Frozen):
         description="Where the rows lie: one source, or a list.", min_length=1
     )
     examples: Examples = Field(default=Examples(), description="Small sets of good captions.")
+    opt_out: str | None = Field(default=None, description="Opt-out list: path or URI of JSON lines; see the README.")
     splits: Splits = Field(default=Splits(), description="How rows are split.")
     recipe: str = Field(default="tiny", description="The recipe that is used where none is named.")
 

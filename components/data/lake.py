@@ -10,7 +10,9 @@ Layout::
     models/<asset>/<version>/...              a Hugging Face folder   models/<asset>/{current.json,latest}
     reports/<asset>/<version>/...             a report                reports/<asset>/latest/...
 
-Every record is also kept under its own version (``<version>.record.json``), so that old manifests stay readable.
+Every record is also kept under its own version (``<version>.record.json``), so that old manifests stay readable. A
+``current.json`` is written last: what it names is whole. Bytes that are still being written have hidden names
+(``.<name>.<random>.partial``), on S3 none at all.
 """
 
 from __future__ import annotations
@@ -20,26 +22,27 @@ import io
 import json
 import os
 import shutil
-import tempfile
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal
+from typing import IO, Any, Literal
 
-import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
-from fsspec.implementations.local import LocalFileSystem
 
 from components.schemas import TableContract
 
+from .storage import Storage, StorageError, files_below, partial_path
+
 Kind = Literal["table", "manifest", "model", "report"]
+CURRENT, LATEST, RECORD = "current.json", "latest", ".record.json"
+PROBE = ".writable-"
 ROWS_PER_GROUP = 512  # one row group is one unit of work for a captioning or encoding worker
 
 
-class LakeError(RuntimeError):
+class LakeError(StorageError):
     """The lake cannot be read or written; the message names the place and the remedy."""
 
 
@@ -69,89 +72,39 @@ class Record:
     peak_memory_gib: float = 0.0
 
 
-class Lake:
+class Lake(Storage):
     """Reads and writes under one fsspec URI (a local path or ``s3://``; ``AWS_ENDPOINT_URL`` is honoured)."""
-
-    def __init__(self, uri: str) -> None:
-        self.fs, root = fsspec.core.url_to_fs(uri)
-        self.root = str(root).rstrip("/")
-
-    @property
-    def is_local(self) -> bool:
-        """Whether the lake lies on this machine's disk."""
-        return isinstance(self.fs, LocalFileSystem)
-
-    def uri(self, path: str = "") -> str:
-        """The full URI of a path in the lake."""
-        return self.fs.unstrip_protocol(f"{self.root}/{path}") if not self.is_local else f"{self.root}/{path}"
 
     def check_writable(self) -> None:
         """Raise :class:`LakeError` now rather than after hours of work."""
-        probe = f".writable-{uuid.uuid4().hex}"
+        probe = f"{PROBE}{uuid.uuid4().hex}"
         try:
             self.write_bytes(probe, b"")
-            self.fs.rm_file(f"{self.root}/{probe}")
-        except OSError as error:
+            self.remove(probe)
+        except (StorageError, OSError) as error:
             raise LakeError(
                 f"the lake {self.uri()} is not writable ({error}); check its permissions and free space, or point "
                 "ATELIER_LAKE (a path or s3://bucket/prefix) somewhere else"
             ) from error
 
     # ------------------------------------------------------------------------------------------------------- bytes
-    def write_bytes(self, path: str, data: bytes) -> None:
-        """Put a whole file at ``path``: readers see the old one or the new one, never a part."""
-        target = f"{self.root}/{path}"
-        if not self.is_local:
-            self.fs.pipe_file(target, data)
-            return
-        Path(target).parent.mkdir(parents=True, exist_ok=True)
-        partial = f"{target}.{os.getpid()}-{uuid.uuid4().hex[:8]}.partial"
-        try:
-            Path(partial).write_bytes(data)
-            Path(partial).replace(target)
-        finally:
-            Path(partial).unlink(missing_ok=True)
-
-    @contextmanager
-    def writing(self, path: str) -> Iterator[Path]:
-        """A local file to be filled within the block, which then is put whole at ``path``: for what is too big to hold.
-
-        Where the block raises, nothing is put.
-        """
-        target = Path(f"{self.root}/{path}") if self.is_local else Path(tempfile.gettempdir()) / Path(path).name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        partial = target.with_name(f"{target.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}.partial")
-        try:
-            yield partial
-            if self.is_local:
-                partial.replace(target)
-            else:
-                self.fs.put_file(str(partial), f"{self.root}/{path}")
-        finally:
-            partial.unlink(missing_ok=True)
-
-    def names(self, folder: str) -> list[str]:
-        """Names of the files in a folder, sorted; none where there is no such folder."""
-        self.fs.invalidate_cache()
-        found = self.fs.glob(f"{self.root}/{folder}/*")
-        return sorted(PurePosixPath(str(path)).name for path in found if not str(path).endswith(".partial"))
-
-    def remove(self, path: str) -> None:
-        """Delete a file, or a folder with all that is in it; nothing happens where it is gone already."""
-        with suppress(FileNotFoundError):
-            self.fs.rm(f"{self.root}/{path}", recursive=True)
-
     def read_bytes(self, path: str) -> bytes:
         """A whole file; :class:`LakeError` naming it where there is none."""
+        with self._present(path):
+            return super().read_bytes(path)
+
+    @contextmanager
+    def open(self, path: str) -> Iterator[IO[bytes]]:
+        """A file's bytes, seekable; :class:`LakeError` naming it where there is none."""
+        with self._present(path), super().open(path) as file:
+            yield file
+
+    @contextmanager
+    def _present(self, path: str) -> Iterator[None]:
         try:
-            return self.fs.cat_file(f"{self.root}/{path}")
+            yield
         except FileNotFoundError as error:
             raise LakeError(f"{self.uri(path)} is missing from the lake; materialize the asset again") from error
-
-    def exists(self, path: str) -> bool:
-        """Whether a file or folder is there now."""
-        self.fs.invalidate_cache()
-        return self.fs.exists(f"{self.root}/{path}")
 
     def write_json(self, path: str, value: Any) -> None:
         """Put a JSON file with sorted keys."""
@@ -165,27 +118,27 @@ class Lake:
     def write_table(self, folder: str, table: pa.Table, contract: TableContract) -> tuple[str, str]:
         """Write an immutable part named by the digest of its bytes; (path, digest).
 
+        A part that is there already is written once more: that makes it young, so that ``gc`` leaves it to its record.
         Raises ``ValueError`` or ``KeyError`` naming the column where the table breaks its contract.
         """
         data, digest = part_of(table, contract)
         path = f"{folder}/{digest}.parquet"
-        if not self.exists(path):
-            self.write_bytes(path, data)
+        self.write_bytes(path, data)
         return path, digest
 
     def read_table(self, path: str, columns: Sequence[str] | None = None) -> pa.Table:
         """A whole part, or some of its columns."""
-        with self.fs.open(f"{self.root}/{path}", "rb") as file:
+        with self.open(path) as file:
             return pq.read_table(file, columns=list(columns) if columns else None)
 
     def row_groups(self, path: str) -> int:
         """How many row groups a part has; each holds at most ``ROWS_PER_GROUP`` rows."""
-        with self.fs.open(f"{self.root}/{path}", "rb") as file:
+        with self.open(path) as file:
             return pq.ParquetFile(file).num_row_groups
 
     def batches(self, path: str, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
         """A part's rows a row group at a time, so that no table is held in memory."""
-        with self.fs.open(f"{self.root}/{path}", "rb") as file:
+        with self.open(path) as file:
             yield from pq.ParquetFile(file).iter_batches(batch_size=ROWS_PER_GROUP, columns=list(columns))
 
     # ----------------------------------------------------------------------------------------------------- records
@@ -197,62 +150,76 @@ class Lake:
 
     def record(self, asset: str, kind: Kind, shard: str | None = None) -> Record | None:
         """The current record, or None where the asset was never made."""
-        path = f"{self.place(asset, kind, shard)}/current.json"
-        return Record(**self.read_json(path)) if self.exists(path) else None
+        path = f"{self.place(asset, kind, shard)}/{CURRENT}"
+        found = self.read_many([path])
+        return Record(**json.loads(found[path])) if found else None
+
+    def record_path(self, asset: str, kind: Kind, data_version: str, shard: str | None = None) -> str:
+        """Where the record of one version lies."""
+        return f"{self.place(asset, kind, shard)}/{data_version}{RECORD}"
 
     def record_of(self, asset: str, kind: Kind, data_version: str, shard: str | None = None) -> Record:
         """The record of one version, current or not."""
-        return Record(**self.read_json(f"{self.place(asset, kind, shard)}/{data_version}.record.json"))
+        return Record(**self.read_json(self.record_path(asset, kind, data_version, shard)))
 
     def records(self, asset: str, kind: Kind = "table") -> dict[str, Record]:
         """The current record of every shard, by shard, in order."""
-        self.fs.invalidate_cache()
-        found = self.fs.glob(f"{self.root}/{self.place(asset, kind)}/*/current.json")
-        shards = sorted(PurePosixPath(str(path)).parent.name for path in found)
-        return {shard: record for shard in shards if (record := self.record(asset, kind, shard)) is not None}
+        place = self.place(asset, kind)
+        found = self.read_many([f"{place}/{shard}/{CURRENT}" for shard in self.folders(place)])
+        return {PurePosixPath(path).parent.name: Record(**json.loads(data)) for path, data in sorted(found.items())}
 
     def set_current(self, record: Record) -> None:
-        """Make a record the current one; the last write of a materialization."""
+        """Make a record the current one; its last write decides, and what came before it is repeated by a rerun."""
         folder = self.place(record.asset, record.kind, record.shard)
-        self.write_json(f"{folder}/{record.data_version}.record.json", asdict(record))
-        self.write_json(f"{folder}/current.json", asdict(record))
+        self.write_json(self.record_path(record.asset, record.kind, record.data_version, record.shard), asdict(record))
         if record.kind == "model" and record.path:
-            self.write_bytes(f"{folder}/latest", record.data_version.encode())
+            self.write_bytes(f"{folder}/{LATEST}", record.data_version.encode())
+        self.write_json(f"{folder}/{CURRENT}", asdict(record))
 
     # ----------------------------------------------------------------------------------------------------- folders
     def add_folder(self, place: str, folder: Path) -> str:
-        """Copy a local folder to ``<place>/<version>``, where the version is the digest of its files; the version."""
+        """Copy a local folder to ``<place>/<version>``, where the version is the digest of its files; the version.
+
+        On a remote storage files appear one by one: until the record names the version, or :meth:`fetch_folder` has
+        found its digest right, it must not be trusted.
+        """
         version = folder_digest(folder)
-        target = f"{self.root}/{place}/{version}"
-        if self.exists(f"{place}/{version}") and self.is_local:
-            return version
-        if self.is_local:
-            partial = f"{target}.{os.getpid()}.partial"
-            shutil.copytree(folder, partial)
-            try:
-                Path(partial).rename(target)
-            except OSError:
-                shutil.rmtree(partial)
-                if not Path(target).is_dir():
-                    raise
+        path = f"{place}/{version}"
+        if self.is_local and self.exists(path):
+            os.utime(f"{self.root}/{path}")  # young again, so that gc leaves it to its record
         else:
-            for file in sorted(p for p in folder.rglob("*") if p.is_file()):
-                self.fs.pipe_file(f"{target}/{file.relative_to(folder).as_posix()}", file.read_bytes())
+            self.put_folder(path, folder)
         return version
 
     def fetch_folder(self, path: str, scratch: Path) -> Path:
-        """A local path to a folder of the lake: itself on a local disk, else a whole copy under ``scratch``."""
+        """A local path to a version's folder: itself on a local disk, else a whole copy under ``scratch``.
+
+        Raises :class:`LakeError` where it is missing, or a copy does not have the digest that is its name.
+        """
         if self.is_local:
             return Path(self.root) / path
         target = scratch / "models" / hashlib.sha256(self.uri(path).encode()).hexdigest()[:16]
-        if not target.is_dir():
-            partial = target.with_name(f"{target.name}.{os.getpid()}.partial")
-            for remote in self.fs.find(f"{self.root}/{path}"):
-                local = partial / PurePosixPath(str(remote)).relative_to(f"{self.root}/{path}")
+        if target.is_dir():
+            return target
+        partial = partial_path(target)
+        partial.mkdir(parents=True)
+        try:
+            for file in self.files(path):
+                local = partial / PurePosixPath(file).relative_to(path)
                 local.parent.mkdir(parents=True, exist_ok=True)
-                local.write_bytes(self.fs.cat_file(remote))
-            if not target.is_dir():
+                local.write_bytes(self.read_bytes(file))
+            if folder_digest(partial) != PurePosixPath(path).name:
+                raise LakeError(
+                    f"{self.uri(path)} is missing or not whole: its files do not have the digest that is its name; "
+                    "materialize the asset again"
+                )
+            try:
                 partial.rename(target)
+            except OSError:
+                if not target.is_dir():  # else another process has fetched it meanwhile
+                    raise
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
         return target
 
 
@@ -262,9 +229,11 @@ class ReadOnlyLake(Lake):
     def write_bytes(self, path: str, data: bytes) -> None:
         """Leave the lake as it is."""
 
-    def add_folder(self, place: str, folder: Path) -> str:
-        """The version that the folder would be kept under."""
-        return folder_digest(folder)
+    def put_folder(self, path: str, folder: Path) -> None:
+        """Leave the lake as it is."""
+
+    def remove(self, path: str) -> None:
+        """Leave the lake as it is."""
 
     def check_writable(self) -> None:
         """Nothing will be written."""
@@ -281,9 +250,10 @@ def part_of(table: pa.Table, contract: TableContract) -> tuple[bytes, str]:
 def folder_digest(folder: Path) -> str:
     """Digest of the names and bytes of all files below a folder (16 hexadecimal digits)."""
     total = hashlib.sha256()
-    for file in sorted(p for p in folder.rglob("*") if p.is_file()):
-        total.update(file.relative_to(folder).as_posix().encode() + b"\0")
-        total.update(hashlib.sha256(file.read_bytes()).digest())
+    for path in files_below(folder):
+        total.update(path.relative_to(folder).as_posix().encode() + b"\0")
+        with path.open("rb") as file:
+            total.update(hashlib.file_digest(file, "sha256").digest())
     return total.hexdigest()[:16]
 
 

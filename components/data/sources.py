@@ -11,8 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import IO, Any
 
-from fsspec.core import url_to_fs
-from fsspec.implementations.local import LocalFileSystem
+from .storage import is_local, open_storage
 
 CAPTION_NAMES = ("caption", "text", "txt", "alt_text", "prompt")  # found without being told, the first one wins
 LICENSE_NAMES = ("license", "licence")
@@ -35,7 +34,7 @@ def resolve_uri(uri: str) -> list[str]:
 
     Raises FileNotFoundError saying what matched nothing, and whatever the storage raises where it cannot be reached.
     """
-    fs, path = url_to_fs(uri)
+    fs, path = open_storage(uri)
     fs.invalidate_cache()  # listings are cached per process and miss files that came later
     if any(character in path for character in "*?["):
         found = sorted(fs.glob(path))
@@ -47,14 +46,14 @@ def resolve_uri(uri: str) -> list[str]:
         found = [path]
     else:
         raise FileNotFoundError("there is no such file")
-    return [str(name) if isinstance(fs, LocalFileSystem) else fs.unstrip_protocol(name) for name in found]
+    return [str(name) if is_local(fs) else fs.unstrip_protocol(name) for name in found]
 
 
 @contextmanager
 def open_shard(uri: str) -> Iterator[IO[bytes]]:
     """The shard's bytes, seekable; whatever fails inside the block becomes :class:`UnreadableShard`."""
     try:
-        fs, path = url_to_fs(uri)
+        fs, path = open_storage(uri)
         with fs.open(path, "rb") as file:
             yield file
     except UnreadableShard:
@@ -67,7 +66,7 @@ def open_shard(uri: str) -> Iterator[IO[bytes]]:
 def open_local_shard(uri: str) -> Iterator[IO[bytes]]:
     """Like :func:`open_shard`, with a remote file fetched once, whole, into an anonymous temporary file."""
     with open_shard(uri) as file:
-        if isinstance(url_to_fs(uri)[0], LocalFileSystem):
+        if is_local(open_storage(uri)[0]):
             yield file
             return
         with tempfile.TemporaryFile() as copy:

@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-import fsspec
 import numpy as np
 import pyarrow as pa
 from PIL import Image
@@ -24,7 +23,10 @@ from components.data.ingest import ingest_shard
 from components.data.lake import digest_of
 from components.data.pictures import captioned_grid
 from components.data.pixels import decode_pixels
+from components.data.storage import StorageError, named_failures, open_storage
 
+from .lineage import Ledger
+from .opt_outs import opt_outs_of, opted_out
 from .progress import tracked
 from .shards import Caught, ShardResult, guarded
 from .spec import open_workspace, spec_of
@@ -64,7 +66,11 @@ def ingest(ws: Workspace, shards: Sequence[str]) -> Iterator[ShardResult]:
         if int(shard) >= len(uris):
             yield ShardResult(shard, failure=f"raw_pairs[{shard}]: the source has only {len(uris)} shards")
             continue
-        inputs = {"source": _state_of(uris[int(shard)])}
+        try:
+            inputs = {"source": _state_of(uris[int(shard)])}
+        except (StorageError, FileNotFoundError) as error:
+            yield ShardResult(shard, failure=f"raw_pairs[{shard}] from {uris[int(shard)]}: {error}")
+            continue
         fingerprint, existing = ws.reusable("raw_pairs", inputs, settings, shard)
         if existing:
             yield ShardResult(shard, existing)
@@ -127,8 +133,9 @@ def _state_of(uri: str) -> str:
     """What tells that a source shard has changed: its size and modification time or etag."""
     if uri.startswith("scenes://"):
         return uri
-    filesystem, path = fsspec.core.url_to_fs(uri)
-    return digest_of([uri, str(filesystem.ukey(path))])
+    filesystem, path = open_storage(uri)
+    with named_failures(uri, "read"):
+        return digest_of([uri, str(filesystem.ukey(path))])
 
 
 def build_image_set(ws: Workspace) -> Outcome:
@@ -144,19 +151,26 @@ def build_image_set(ws: Workspace) -> Outcome:
     for part in parts:
         ws.check_origin(part)
     inputs = {"raw_pairs": digest_of([part.data_version for part in parts])}
-    settings = {
+    opt_outs = opt_outs_of(ws)
+    settings: dict[str, Any] = {
         "evaluation_fraction": ws.dataset.evaluation_fraction,
         "examples": ws.dataset.example_settings(),
         "data": ws.recipe.data.model_dump(mode="json", include={"max_rows_per_shard", "max_shards"}),
     }
+
+    if opt_outs.entries:
+        settings["opt_out"] = opt_outs.settings()
 
     def make(_: str) -> Made:
         keys = [key for part in parts for key in ws.lake.read_table(part.path, ["key"])["key"].to_pylist()]
         repeated = len(keys) - len(set(keys))
         if repeated:
             raise UnfitParent(f"{repeated} keys of raw_pairs stand in more than one shard; keys must be unique")
-        evaluation = sum(split_of(key, ws.dataset.evaluation_fraction) == "evaluation" for key in keys)
-        known = set(keys)
+        matches = list(zip(parts, map(list, opted_out(ws, parts, opt_outs)), strict=True))
+        left_out = {key for _, found in matches for key in found}
+        seen_by = Ledger(ws).seen_by(matches) if left_out else []
+        known = set(keys) - left_out
+        evaluation = sum(split_of(key, ws.dataset.evaluation_fraction) == "evaluation" for key in known)
         reader = open_reader(ws)
         examples = {
             kind: {key: text for key, text in ws.dataset.examples(kind, reader).items() if key in known}
@@ -174,9 +188,9 @@ def build_image_set(ws: Workspace) -> Outcome:
                 }
                 for part in parts
             ],
-            "splits": {"train": len(keys) - evaluation, "evaluation": evaluation},
+            "splits": {"train": len(known) - evaluation, "evaluation": evaluation},
             "examples": examples,
-            "opted_out": [],
+            "opted_out": sorted(left_out),
         }
         path, digest = ws.write_manifest("image_set", content)
         return Made(
@@ -187,7 +201,9 @@ def build_image_set(ws: Workspace) -> Outcome:
                 "read": sum(part.metadata["read"] for part in parts),
                 "kept": len(keys),
                 "rejected": sum(part.metadata["rejected"] for part in parts),
-                "train": len(keys) - evaluation,
+                "opted_out": len(left_out),
+                "opted_out_seen_by": [str(one.model.registry or one.model.asset) for one in seen_by],
+                "train": len(known) - evaluation,
                 "evaluation": evaluation,
                 "ssc_examples": len(examples["ssc"]),
                 "dsc_examples": len(examples["dsc"]),

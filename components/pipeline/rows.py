@@ -35,6 +35,7 @@ def load_rows(
 ) -> SplitRows:
     """All rows of the image set (or, with recaptions, of the training set), split by the hash of their keys.
 
+    Opted-out rows are in neither split.
     Texts: ``caption`` and ``ssc_example``/``dsc_example`` always; ``ssc``/``dsc`` with recaptions (whose rejected rows
     are left out of the training split); ``truth_ssc``/``truth_dsc`` and scenes with truth, where the data set has it.
     """
@@ -66,10 +67,11 @@ def load_rows(
     )
     opted_out = set(manifest["opted_out"])
     is_evaluation = np.empty(len(keys), dtype=bool)
-    is_train = is_usable
+    is_allowed = np.empty(len(keys), dtype=bool)
     for number, key in enumerate(rows.keys):
         is_evaluation[number] = split_of(key, ws.dataset.evaluation_fraction) == "evaluation"
-        is_train[number] &= not is_evaluation[number] and key not in opted_out
+        is_allowed[number] = key not in opted_out
+    is_train, is_evaluation = ~is_evaluation & is_usable & is_allowed, is_evaluation & is_allowed
     return SplitRows(subset(rows, np.flatnonzero(is_train)), subset(rows, np.flatnonzero(is_evaluation)))
 
 

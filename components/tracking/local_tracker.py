@@ -139,6 +139,12 @@ class LocalTracker:
         version = path.read_text()
         return ModelVersion(name, version, json.loads((path.parents[1] / f"{version}.json").read_text())["uri"])
 
+    def versions(self, name: str) -> list[ModelVersion]:
+        """All registered versions of ``name``, in order; none where it is unknown."""
+        folder = self.folder / "models" / name
+        numbers = sorted(self._versions(name))
+        return [ModelVersion(name, str(n), json.loads((folder / f"{n}.json").read_text())["uri"]) for n in numbers]
+
     def run_path(self, run: TrackedRun) -> str | None:
         """None: there is no UI to link to."""
         return None

@@ -196,6 +196,17 @@ class MlflowTracker:
             raise
         return ModelVersion(name, str(version.version), version.tags["uri"])
 
+    def versions(self, name: str) -> list[ModelVersion]:
+        """All registered versions of ``name`` that this tracker made, in order; none where it is unknown."""
+        client, _ = self._connect()
+        found, token = [], None
+        while token != "":
+            page = client.search_model_versions(f"name='{name}'", page_token=token)
+            found += [version for version in page if "uri" in version.tags]
+            token = page.token or ""
+        ordered = sorted(found, key=lambda version: int(version.version))
+        return [ModelVersion(name, str(version.version), version.tags["uri"]) for version in ordered]
+
     def run_path(self, run: TrackedRun) -> str | None:
         """The run below the UI's address: ``#/experiments/<id>/runs/<run id>``."""
         client, _ = self._connect()

@@ -27,7 +27,7 @@ class Checkpoints:
 
     def save(self, step: int, state: dict[str, Any]) -> None:
         """Keep ``state`` (tensors, numbers and containers of them) of ``step``; forget all but the newest ones."""
-        with self.lake.writing(f"{self.folder}/step-{step:09d}.pt") as file:
+        with self.lake.create(f"{self.folder}/step-{step:09d}.pt") as file:
             torch.save(state, file)
         for old in self.steps()[: -self.num_kept]:
             self.lake.remove(f"{self.folder}/step-{old:09d}.pt")
@@ -35,9 +35,9 @@ class Checkpoints:
     def load(self) -> dict[str, Any] | None:
         """The newest checkpoint that can be read, or None where there is none."""
         for step in reversed(self.steps()):
-            path = f"{self.lake.root}/{self.folder}/step-{step:09d}.pt"
+            path = f"{self.folder}/step-{step:09d}.pt"
             try:
-                with self.lake.fs.open(path, "rb") as file:
+                with self.lake.open(path) as file:
                     return torch.load(file, map_location="cpu", weights_only=True)
             except (RuntimeError, EOFError, UnpicklingError) as error:
                 log.warning("%s is damaged (%s): the training goes on from an older checkpoint", path, error)
@@ -45,7 +45,8 @@ class Checkpoints:
 
     def steps(self) -> list[int]:
         """Steps of which there is a checkpoint, in order."""
-        return [int(match[1]) for name in self.lake.names(self.folder) if (match := _NAME.fullmatch(name))]
+        names = (path.rpartition("/")[2] for path in self.lake.files(self.folder))
+        return [int(match[1]) for name in names if (match := _NAME.fullmatch(name))]
 
     def write_note(self, name: str, data: bytes) -> None:
         """Keep a small file beside the checkpoints."""
@@ -58,4 +59,4 @@ class Checkpoints:
 
     def clear(self) -> None:
         """Forget everything, once the model is safe."""
-        self.lake.remove(self.folder)
+        self.lake.remove_folder(self.folder)

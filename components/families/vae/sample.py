@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import fsspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -15,6 +14,7 @@ import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 
 from components.data.pixels import Fit, decode_pixels
+from components.data.storage import open_file
 from components.execution.device import best_device
 from components.schemas import LATENTS
 
@@ -90,7 +90,7 @@ class _LatentTables:
         self.worker = worker
 
     def __call__(self, item: Mapping[str, Any]) -> pa.Table:
-        with fsspec.open(item["uri"], "rb") as stream:
+        with open_file(item["uri"]) as stream:
             table = pq.ParquetFile(stream).read_row_group(item["row_group"], columns=["key", "sha256", "image"])
         worker = self.worker
         pieces = []

@@ -4,18 +4,17 @@ import io
 import json
 import pickle
 import tarfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import s3fs
 import yaml
 
 from components.data.catalog import DATASETS, load_dataset, split_of
 from components.data.dataset_file import DatasetError
+from components.data.storage import Storage
 
 SHARED = Path(__file__).resolve().parents[4] / "shared" / "data"
 NUM_ROWS = 40
@@ -201,35 +200,14 @@ def test_an_address_that_names_nothing_is_told_with_its_cause(tmp_path: Path, ur
     assert cause in str(failure.value)
 
 
-@pytest.fixture
-def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[s3fs.S3FileSystem]:
-    """A real HTTP S3 endpoint of this process, found through AWS_ENDPOINT_URL."""
-    from moto.server import ThreadedMotoServer
-
-    server = ThreadedMotoServer(port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    for name, value in {
-        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
-        "AWS_ACCESS_KEY_ID": "test",
-        "AWS_SECRET_ACCESS_KEY": "test",
-        "AWS_DEFAULT_REGION": "us-east-1",
-    }.items():
-        monkeypatch.setenv(name, value)
-    s3fs.S3FileSystem.clear_instance_cache()
-    yield s3fs.S3FileSystem()
-    s3fs.S3FileSystem.clear_instance_cache()
-    server.stop()
-
-
-def test_sources_on_s3_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, s3: s3fs.S3FileSystem) -> None:
+def test_sources_on_s3_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bucket: str) -> None:
     write_parquet(tmp_path / "x.parquet")
-    s3.mkdir("pets")
-    s3.pipe_file("pets/tables/00000.parquet", (tmp_path / "x.parquet").read_bytes())
+    pets = Storage(bucket)
+    pets.write_bytes("tables/00000.parquet", (tmp_path / "x.parquet").read_bytes())
     archive = io.BytesIO()
     write_tar(archive, ["a", "b"])
-    s3.pipe_file("pets/tars/00000.tar", archive.getvalue())
-    monkeypatch.setenv("PETS_URI", "s3://pets")
+    pets.write_bytes("tars/00000.tar", archive.getvalue())
+    monkeypatch.setenv("PETS_URI", bucket)
     describe(
         tmp_path,
         source=[
@@ -238,7 +216,7 @@ def test_sources_on_s3_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
         ],
     )
     reader = load_dataset("pets", tmp_path).reader(32)
-    assert reader.shards() == ["s3://pets/tables/00000.parquet", "s3://pets/tars/00000.tar"]
+    assert reader.shards() == [f"{bucket}/tables/00000.parquet", f"{bucket}/tars/00000.tar"]
     assert [row.key for row in reader.read(0)][:2] == ["tables/000", "tables/001"]
     assert [(row.key, row.image, row.caption) for row in reader.read(1)] == [
         ("tars/a", b"PNG", "the pet a"),

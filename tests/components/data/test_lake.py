@@ -7,6 +7,7 @@ import pyarrow as pa
 import pytest
 
 from components.data.lake import Lake, LakeError, Record, digest_of, folder_digest
+from components.data.storage import StorageError
 from components.schemas import LATENTS, RAW_PAIRS
 
 
@@ -84,7 +85,7 @@ def test_a_write_that_fails_leaves_the_old_file_and_no_partial_one(lake, monkeyp
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Path, "replace", full_disk)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(StorageError, match=r"a/file cannot be written: OSError: .*No space left.*free space"):
         lake.write_bytes("a/file", b"new")
     monkeypatch.undo()
     assert lake.read_bytes("a/file") == b"old"

@@ -164,6 +164,8 @@ def test_versions_count_up_and_aliases_move(tracker: Either) -> None:
     first = tracker.register("world-tiny-vae", "/lake/models/vae/aa", run=None, tags={"data_version": "aa"}, parents=[])
     second = tracker.register("world-tiny-vae", "/lake/models/vae/bb", run=None, tags={}, parents=[])
     assert (str(first), str(second)) == ("world-tiny-vae/1", "world-tiny-vae/2")
+    assert tracker.versions("world-tiny-vae") == [first, second]
+    assert tracker.versions("world-tiny-clip") == []
     assert tracker.by_alias("world-tiny-vae", "champion") is None
     tracker.set_alias(first, "champion")
     tracker.set_alias(second, "candidate")

@@ -1,0 +1,152 @@
+"""``atelier gc``: what lies in a lake and no record names any more.
+
+What belongs here: deciding what is referenced, and removing the rest. What does not: how things come to lie there.
+
+Everything that any record names is kept: its part, model folder or manifest, what stands beside it, and the records
+themselves, so that lineage stays whole. What is left over are parts of writers that were killed, folders that were
+never recorded, and files that were not finished. With ``superseded`` the records themselves count only where they are
+current, where a registered model version rests on them, or where such a record does.
+
+Nothing younger than the age guard is touched: a running writer puts its parts down before the record that names them,
+and makes those that it finds young again. Files whose names the lake does not make are left alone and counted.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+
+from components.data.lake import CURRENT, LATEST, PROBE, RECORD, Lake, Record
+from components.data.storage import PARTIAL, FileInfo
+
+from .lineage import ancestry
+from .study import ASSET as STUDY
+from .versions import CODE_VERSIONS
+from .workspace import Workspace
+
+MIN_AGE_HOURS = 24.0
+_ASSETS = "|".join(("rejected", *CODE_VERSIONS))
+UNKNOWN = "unknown"
+_FOLDER = re.compile(rf"(.*?/(?:[0-9a-f]{{16}}|\.[^/]*{re.escape(PARTIAL)}))/.+")
+_OURS = re.compile(rf"(models/|reports/)?({_ASSETS})/.+")  # below an asset's folder everything is the lake's own
+
+
+@dataclass(frozen=True, slots=True)
+class Leftover:
+    """A file or a version's folder that nothing names; ``why`` says what it is. ``modified`` as in ``FileInfo``."""
+
+    path: str
+    num_bytes: int
+    modified: float | None
+    why: str
+    is_folder: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Garbage:
+    """What may go, what is too young to tell, what is not ours, and what was kept (number of files and bytes)."""
+
+    leftovers: Sequence[Leftover]
+    young: Sequence[Leftover]
+    unknown: Sequence[str]
+    num_kept: int
+    kept_bytes: int
+
+
+def find_garbage(
+    ws: Workspace, *, min_age_hours: float = MIN_AGE_HOURS, superseded: bool = False, now: float | None = None
+) -> Garbage:
+    """What no record names. Raises :class:`components.data.lake.LakeError` where a manifest that is needed is lost."""
+    lake, now = ws.lake, time.time() if now is None else now
+    files = lake.files()  # before the records: what is put down later is younger than the guard
+    named = _Named(ws, files, superseded=superseded)
+    units: dict[str, list[str]] = {}
+    for path in files:
+        units.setdefault(_unit_of(path), []).append(path)
+    old, young, unknown, kept = [], [], [], []
+    for unit, paths in units.items():
+        why = named.why_not(paths[0])
+        if why is None:
+            kept += paths
+        elif why == UNKNOWN:
+            unknown += paths
+        else:
+            num_bytes = sum(files[path].num_bytes for path in paths)
+            modified = lake.modified(unit)
+            leftover = Leftover(unit, num_bytes, modified, why, is_folder=unit != paths[0])
+            is_old = modified is not None and now - modified >= min_age_hours * 3600
+            (old if is_old else young).append(leftover)
+    return Garbage(old, young, unknown, len(kept), sum(files[path].num_bytes for path in kept))
+
+
+def remove(lake: Lake, garbage: Garbage) -> Iterator[Leftover]:
+    """Remove what may go, yielding each thing that went; what was written again meanwhile stays."""
+    for leftover in garbage.leftovers:
+        with suppress(FileNotFoundError):  # another gc was here
+            if lake.modified(leftover.path) == leftover.modified:
+                (lake.remove_folder if leftover.is_folder else lake.remove)(leftover.path)
+                yield leftover
+
+
+def _unit_of(path: str) -> str:
+    """What a file goes with: a version's folder and a half-written one as a whole, any other file alone."""
+    folder = _FOLDER.match(path)
+    return folder[1] if folder else path
+
+
+class _Named:
+    """Every path that a kept record names, and folders below which everything is named."""
+
+    def __init__(self, ws: Workspace, files: dict[str, FileInfo], *, superseded: bool) -> None:
+        self.lake = ws.lake
+        contents = self.lake.read_many([path for path in files if path.endswith((RECORD, f"/{CURRENT}"))])
+        records = {path: Record(**json.loads(data)) for path, data in contents.items()}
+        self.files: set[str] = set()
+        self.folders: set[str] = set()
+        kept = list(records.values())
+        if superseded:
+            current = [record for path, record in records.items() if path.endswith(CURRENT)]
+            roots = current + [record for record in records.values() if _is_registered(ws, record)]
+            kept = roots + [parent for root in roots for parent in ancestry(self.lake, root)[0]]
+        for record in kept:
+            self._name(record)
+        self.files |= {path for path in records if path.endswith(CURRENT)}
+
+    def _name(self, record: Record) -> None:
+        folder = self.lake.place(record.asset, record.kind, record.shard)
+        own = self.lake.record_path(record.asset, record.kind, record.data_version, record.shard)
+        self.files |= {own, f"{folder}/{LATEST}", *record.pictures.values()}
+        if record.metadata.get("rejected_path"):
+            self.files.add(record.metadata["rejected_path"])
+        if record.path:
+            self.files.add(record.path)
+            if record.kind in ("model", "report"):
+                self.folders.add(record.path)
+            if record.asset == STUDY:
+                self.files.add(f"{record.path}.drawn.npz")
+        if record.kind == "report":
+            self.folders.add(f"{folder}/{LATEST}")
+
+    def why_not(self, path: str) -> str | None:
+        """None for what is named, else what it is."""
+        name = path.rpartition("/")[2]
+        if PARTIAL in path or name.startswith(PROBE):
+            return "not finished"
+        parts = path.split("/")
+        if path in self.files or any("/".join(parts[:depth]) in self.folders for depth in range(1, len(parts))):
+            return None
+        if not _OURS.fullmatch(path):
+            return UNKNOWN
+        return "superseded" if name.endswith(RECORD) else "no record names it"
+
+
+def _is_registered(ws: Workspace, record: Record) -> bool:
+    """Whether a model version of the registry lies in a record's folder."""
+    if record.kind != "model" or not record.registry:
+        return False
+    name = ws.registry_name(record.asset, record.shard)
+    return any(version.uri == ws.lake.uri(record.path) for version in ws.tracker.versions(name))
