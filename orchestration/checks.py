@@ -73,7 +73,10 @@ MODELS = (
 )
 CHECKS: dict[str, list[Check]] = {
     "raw_pairs": [("rows_conserved", "Kept and rejected rows add up to the rows read.", _rows_conserved)],
-    "image_set": [("has_both_splits", "Both the training and the evaluation split hold rows.", _has_both_splits)],
+    "image_set": [
+        ("rows_conserved", "Kept and rejected rows add up to the rows read.", _rows_conserved),
+        ("has_both_splits", "Both the training and the evaluation split hold rows.", _has_both_splits),
+    ],
     "recaptioned": [
         ("captions_fit_for_training", "The caption tests found nothing against a shard.", _captions_fit_for_training)
     ],

@@ -14,7 +14,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 from typing import IO, Any
 
-from fsspec.core import url_to_fs
 
 from components.contracts import SourceRow
 
@@ -31,6 +30,7 @@ from .sources import (
     UnreadableShard,
     caption_of,
     license_of,
+    open_storage,
 )
 
 
@@ -155,7 +155,7 @@ def open_folder(
 
 def _listed(uri: str) -> tuple[dict[str, FolderRow], list[str]]:
     """Rows by key as the folder's files make them, and the caption files among these. Hidden ones are passed over."""
-    fs, root = url_to_fs(uri)
+    fs, root = open_storage(uri)
     root = str(root).rstrip("/")
     fs.invalidate_cache()
     if not fs.isdir(root):
@@ -206,7 +206,7 @@ def _beside(uri: str, name: str) -> str:
 def _describe(rows: dict[str, FolderRow], file: str, below: str, spool: IO[bytes]) -> None:
     """Join the entries of a caption file with the pictures; an entry without a picture becomes a row of its own."""
     name = PurePosixPath(file).name
-    fs, path = url_to_fs(file)
+    fs, path = open_storage(file)
     try:
         with fs.open(path, "rb") as opened:
             for entry in entries_of(name, opened):

@@ -14,11 +14,10 @@ from pathlib import PurePosixPath
 from typing import Any
 
 import pyarrow as pa
-from fsspec.core import url_to_fs
 
 from components.contracts import SourceRow
 
-from .sources import MAX_TEXT_BYTES, UnreadableShard, open_local_shard, resolve_places, state_of
+from .sources import MAX_TEXT_BYTES, UnreadableShard, open_local_shard, open_storage, resolve_places, state_of
 from .table_rows import PendingRow, TableColumns, TableLayout, with_pictures
 
 STATE, SPLITS = "state.json", "dataset_dict.json"
@@ -81,7 +80,7 @@ def arrow_files(uri: str, split: str | None) -> list[str]:
     """
     files = []
     for folder in resolve_places(uri):
-        fs, path = url_to_fs(folder)
+        fs, path = open_storage(folder)
         if fs.exists(f"{path}/{SPLITS}"):
             splits = _read_json(fs, f"{path}/{SPLITS}").get("splits")
             names = [str(name) for name in splits] if isinstance(splits, list) else []

@@ -7,8 +7,8 @@ The hash is that of the pHash library (Zauner, Implementation and Benchmarking o
 section 3.2.1): the picture as 32 x 32 greys, its two-dimensional DCT-II, and of the 8 x 8 lowest frequencies without
 the constant row and column one bit each: whether the coefficient lies above their median. Scaling, recompression and
 small changes of brightness or colour flip a few bits; unrelated pictures differ in about 32. Colour does not count, and
-pictures with little structure (icons on white, drawings of one shape) lie closer together than photographs do. A picture
-of one flat colour has no structure to hash: its hash is ``FLAT``, which is near to no other picture.
+pictures with little structure (icons on white, drawings of one shape) lie closer together than photographs do. A
+picture of one flat colour has no structure to hash: its hash is ``FLAT``, which is near to no other picture.
 """
 
 import io

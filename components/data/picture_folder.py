@@ -13,10 +13,8 @@ from concurrent.futures import TimeoutError as TookTooLong
 from pathlib import Path, PurePosixPath
 from typing import TypeVar
 
-from fsspec.core import url_to_fs
-from fsspec.implementations.local import LocalFileSystem
 
-from .sources import MAX_PICTURE_BYTES, Problem
+from .sources import MAX_PICTURE_BYTES, Problem, is_local, open_storage
 
 NUM_FETCHERS = 4  # pictures that are fetched at once from remote storage
 MAX_FETCH_SECONDS = 60.0
@@ -29,9 +27,9 @@ class PictureFolder:
 
     def __init__(self, uri: str) -> None:
         self.uri = uri
-        self.fs, root = url_to_fs(uri)
+        self.fs, root = open_storage(uri)
         self.root = str(root).rstrip("/")
-        self.is_local = isinstance(self.fs, LocalFileSystem)
+        self.is_local = is_local(self.fs)
         self._real_root = str(Path(self.root).resolve()) if self.is_local else self.root
 
     def read(self, name: str, max_bytes: int = MAX_PICTURE_BYTES) -> bytes | Problem:
@@ -79,7 +77,7 @@ class PictureFolder:
         if "\0" in name:
             return None
         if "://" in name or PurePosixPath(name).is_absolute():
-            if url_to_fs(name)[0] != self.fs if "://" in name else not self.is_local:
+            if open_storage(name)[0] != self.fs if "://" in name else not self.is_local:
                 return None
             path = str(self.fs._strip_protocol(name))
         else:

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import IO, Any, Literal, TypeVar
 
+from fsspec import AbstractFileSystem
 from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
@@ -46,12 +47,22 @@ class UnreadableShard(RuntimeError):
         return f"{self.uri} cannot be read: {self.cause}. Mend or remove it, then materialize its partition again."
 
 
+def open_storage(uri: str) -> tuple[AbstractFileSystem, str]:
+    """The file system of a URI, and the path on it."""
+    return url_to_fs(uri)
+
+
+def is_local(fs: AbstractFileSystem) -> bool:
+    """Whether a file system is this machine's disk."""
+    return isinstance(fs, LocalFileSystem)
+
+
 def resolve_uri(uri: str) -> list[str]:
     """The files that a URI or glob names, sorted; local ones as absolute paths.
 
     Raises FileNotFoundError saying what matched nothing, and whatever the storage raises where it cannot be reached.
     """
-    fs, path = url_to_fs(uri)
+    fs, path = open_storage(uri)
     found = resolve_places(uri)
     folders = [name for name in found if fs.isdir(name)]
     if folders and folders == [path]:
@@ -61,7 +72,7 @@ def resolve_uri(uri: str) -> list[str]:
 
 def resolve_places(uri: str) -> list[str]:
     """Like :func:`resolve_uri`, with folders as well."""
-    fs, path = url_to_fs(uri)
+    fs, path = open_storage(uri)
     fs.invalidate_cache()  # listings are cached per process and miss files that came later
     if any(character in path for character in "*?["):
         found = sorted(map(str, fs.glob(path)))
@@ -71,12 +82,12 @@ def resolve_places(uri: str) -> list[str]:
         found = [str(path)]
     else:
         raise FileNotFoundError("there is no such file")
-    return [name if isinstance(fs, LocalFileSystem) else fs.unstrip_protocol(name) for name in found]
+    return [name if is_local(fs) else fs.unstrip_protocol(name) for name in found]
 
 
 def state_of(uri: str) -> str:
     """What tells that a file has changed: its size and modification time or etag."""
-    filesystem, path = url_to_fs(uri)
+    filesystem, path = open_storage(uri)
     filesystem.invalidate_cache()
     return digest_of([uri, str(filesystem.ukey(path))])
 
@@ -85,7 +96,7 @@ def state_of(uri: str) -> str:
 def open_shard(uri: str) -> Iterator[IO[bytes]]:
     """The shard's bytes, seekable; whatever fails inside the block becomes :class:`UnreadableShard`."""
     try:
-        fs, path = url_to_fs(uri)
+        fs, path = open_storage(uri)
         num_bytes = fs.size(path)
         if num_bytes and num_bytes > MAX_SHARD_BYTES:
             raise UnreadableShard(uri, f"it has {num_bytes} bytes, more than {MAX_SHARD_BYTES}; cut it into shards")
@@ -101,7 +112,7 @@ def open_shard(uri: str) -> Iterator[IO[bytes]]:
 def open_local_shard(uri: str) -> Iterator[IO[bytes]]:
     """Like :func:`open_shard`, with a remote file fetched once, whole, into a temporary file; ``name`` is its path."""
     with open_shard(uri) as file:
-        if isinstance(url_to_fs(uri)[0], LocalFileSystem):
+        if is_local(open_storage(uri)[0]):
             yield file
             return
         with tempfile.NamedTemporaryFile() as copy:

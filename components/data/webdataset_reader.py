@@ -31,7 +31,7 @@ from .sources import (
 from .unpacking import Unpacked
 
 MAX_PENDING_BYTES = 256 * 2**20
-MAX_MEMBERS = 2**22
+MAX_MEMBERS = 2**20
 MAX_NAME_BYTES = 2**16  # of the extra headers that hold long names
 _LONG_NAMES = (
     tarfile.XHDTYPE,

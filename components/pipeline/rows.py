@@ -42,6 +42,7 @@ def load_rows(
     ]
     data = ws.recipe.data
     keys, pixels = PixelCache(ws.scratch).open(ws.lake, parts, data.resolution, data.fit)
+    is_kept = _kept(manifest)
     texts: dict[str, Sequence[str | None]] = {"caption": _column(ws, parts, "caption")}
     for kind in ("ssc", "dsc"):
         examples = manifest["examples"].get(kind, {})
@@ -61,9 +62,9 @@ def load_rows(
     latents = _latents(ws, parts, keys) if with_latents else None
     is_evaluation = np.array([split_of(key, ws.dataset.evaluation_fraction) == "evaluation" for key in keys])
     opted_out = set(manifest["opted_out"])
-    is_train = ~is_evaluation & is_usable & np.array([key not in opted_out for key in keys])
+    is_train = is_kept & ~is_evaluation & is_usable & np.array([key not in opted_out for key in keys])
     everything = Rows(keys, pixels, texts, latents, scenes)
-    return SplitRows(subset(everything, np.flatnonzero(is_train)), subset(everything, np.flatnonzero(is_evaluation)))
+    return SplitRows(subset(everything, np.flatnonzero(is_train)), subset(everything, np.flatnonzero(is_kept & is_evaluation)))
 
 
 def subset(rows: Rows, chosen: np.ndarray) -> Rows:
@@ -83,12 +84,24 @@ def with_text(rows: Rows, kind: str) -> Rows:
     return subset(rows, np.array([i for i, text in enumerate(rows.texts[kind]) if text is not None], dtype=np.int64))
 
 
+def _kept(manifest: Mapping[str, Any]) -> np.ndarray:
+    """Which rows of the image set's parts are no copies of others, bool (N,)."""
+    pieces = [np.zeros(0, dtype=bool)]
+    for entry in manifest["shards"]:
+        piece = np.ones(entry["rows"], dtype=bool)
+        piece[entry["set_aside"]] = False
+        pieces.append(piece)
+    return np.concatenate(pieces)
+
+
 def _column(ws: Workspace, parts: Sequence[Record], name: str) -> list[Any]:
     return [value for part in parts for value in ws.lake.read_table(part.path, [name])[name].to_pylist()]
 
 
 def _joined(keys: Sequence[str], other_keys: Sequence[str], values: Sequence[Any]) -> list[Any]:
-    by_key: Mapping[str, Any] = dict(zip(other_keys, values, strict=True))
+    by_key: dict[str, Any] = {}
+    for key, value in zip(other_keys, values, strict=True):
+        by_key.setdefault(key, value)  # a key that stands in several shards belongs to the first
     missing = [key for key in keys if key not in by_key]
     if missing:
         raise UnfitParent(
