@@ -164,18 +164,17 @@ def _listed(uri: str) -> tuple[dict[str, FolderRow], list[str]]:
     caption_files: list[str] = []
     for place, folders, files in fs.walk(root, detail=True):
         below = str(place)[len(root) :].strip("/")
-        for name in list(folders):
-            if folders[name].get("islink"):  # it may lead out of the folder, or round in a circle
-                path = f"{below}/{name}".lstrip("/")
-                rows[path] = FolderRow(path, problem=("unsafe_path", f"{path!r} is a link to a folder"))
-            if name.startswith(".") or folders[name].get("islink"):
-                del folders[name]
+        for name in [name for name in folders if name.startswith(".") or folders[name].get("islink")]:
+            files[name] = folders.pop(name)  # not walked: a link may lead out of the folder, or round in a circle
         for name in sorted(files):
+            path = f"{below}/{name}".lstrip("/")
             stem, dot, suffix = name.rpartition(".")
             if name in CAPTION_FILES:
-                caption_files.append(f"{below}/{name}".lstrip("/"))
+                caption_files.append(path)
             elif stem and dot and not name.startswith(".") and suffix.lower() in (*IMAGE_SUFFIXES, *TEXT_SUFFIXES):
-                _add_file(rows, f"{below}/{name}".lstrip("/"), suffix.lower(), files[name])
+                _add_file(rows, path, suffix.lower(), files[name])
+            elif files[name].get("islink"):
+                rows[path] = FolderRow(path, problem=("unsafe_path", f"{path!r} is a link, which is not followed"))
     return rows, sorted(caption_files)
 
 

@@ -18,6 +18,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict
 from typing import IO, Any, Protocol
 
@@ -88,27 +89,30 @@ class PictureProcess:
             self.close()
             self._start()
         self._num_pictures += 1
-        try:
+        with suppress(BrokenPipeError):  # result() sees that the child has ended
             _write_frame(self._pipe("stdin"), {}, data)
-        except BrokenPipeError:
-            self.close()  # result() sees that there is no child
 
     def result(self) -> NormalisedImage | Rejection:
-        """Wait for the child's answer, at most ``max_seconds``."""
+        """Wait for the child's answer, at most ``max_seconds``.
+
+        A picture on which the child ends is tried once more, in case the child was ended for another reason.
+        """
         if len(self._data) > self.limits.max_bytes:
             return normalise(self._data, self.limits)  # decided by its size
-        if self._child is None:
-            return Rejection("crashed", "the decoder ended while it was given the picture")
-        try:
-            head, stored = _read_frame(self._pipe("stdout"), time.monotonic() + self.max_seconds)
-        except TimeoutError:
-            self.close()
-            return Rejection("too_slow", f"decoding took more than max_picture_seconds {self.max_seconds:g}")
-        except EOFError:
-            code = self._child.wait()
-            self.close()
-            return Rejection("crashed", f"the decoder ended with status {code}")
-        return _answer_of(head, stored or self._data)
+        ended = ""
+        for _ in range(2):
+            try:
+                if self._child is None:
+                    self.submit(self._data)
+                head, stored = _read_frame(self._pipe("stdout"), time.monotonic() + self.max_seconds)
+                return _answer_of(head, stored or self._data)
+            except TimeoutError:
+                self.close()
+                return Rejection("too_slow", f"decoding took more than max_picture_seconds {self.max_seconds:g}")
+            except (EOFError, BrokenPipeError):
+                ended = f"the decoder ended twice, with status {self._child.wait() if self._child else None}"
+                self.close()
+        return Rejection("crashed", ended)
 
     def close(self) -> None:
         """End the child."""

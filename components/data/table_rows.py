@@ -192,7 +192,7 @@ def _num_bytes(cell: pa.Scalar) -> int:
 def _num_array_bytes(values: pa.Array | None) -> int:
     if values is None:
         return 0
-    if pa.types.is_dictionary(values.type) and (_is_text(values.type.value_type) or _is_binary(values.type.value_type)):
+    if pa.types.is_dictionary(values.type) and (_is_text(values.type) or _is_binary(values.type)):
         lengths = pc.take(pc.binary_length(values.dictionary), values.indices)
         return 16 * len(values) + (pc.sum(lengths).as_py() or 0)
     return max(16 * len(values), values.nbytes)
@@ -223,11 +223,17 @@ def _not_found(role: str, usual: Sequence[str], names: Sequence[str]) -> str:
 
 
 def _is_binary(kind: pa.DataType) -> bool:
+    kind = _plain(kind)
     return pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind)
 
 
 def _is_text(kind: pa.DataType) -> bool:
+    kind = _plain(kind)
     return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
+
+
+def _plain(kind: pa.DataType) -> pa.DataType:
+    return kind.value_type if pa.types.is_dictionary(kind) else kind
 
 
 def _holds_pictures(kind: pa.DataType) -> bool:

@@ -21,6 +21,7 @@ from .sidecars import row_of_parts, suffix_of_text
 from .sources import (
     IMAGE_SUFFIXES,
     MAX_PICTURE_BYTES,
+    MAX_SHARD_BYTES,
     MAX_TEXT_BYTES,
     CaptionRule,
     Problem,
@@ -30,7 +31,7 @@ from .sources import (
 )
 from .unpacking import Unpacked
 
-MAX_PENDING_BYTES = 256 * 2**20
+MAX_PENDING_BYTES = 128 * 2**20
 MAX_MEMBERS = 2**20
 MAX_NAME_BYTES = 2**16  # of the extra headers that hold long names
 _LONG_NAMES = (
@@ -164,8 +165,9 @@ class _StrictTarInfo(tarfile.TarInfo):
             if len(buf) == tarfile.BLOCKSIZE and not any(buf):
                 raise  # a block of zeros: the true end
             raise tarfile.ReadError(f"the archive is damaged or cut short ({error})") from error
-        if info.size < 0 or (info.type in _LONG_NAMES and info.size > MAX_NAME_BYTES):
-            raise tarfile.ReadError(f"a header claims {info.size} bytes")  # it would be read into memory whole
+        limit = MAX_NAME_BYTES if info.type in _LONG_NAMES else MAX_SHARD_BYTES
+        if not 0 <= info.size <= limit:  # names are read into memory whole, and tarfile seeks behind an end for ever
+            raise tarfile.ReadError(f"a header claims {info.size} bytes")
         return info
 
 
