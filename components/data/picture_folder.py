@@ -77,7 +77,8 @@ class PictureFolder:
         if "\0" in name:
             return None
         if "://" in name or PurePosixPath(name).is_absolute():
-            if open_storage(name)[0] != self.fs if "://" in name else not self.is_local:
+            protocols = [self.fs.protocol] if isinstance(self.fs.protocol, str) else self.fs.protocol
+            if name.split("://", 1)[0] not in protocols if "://" in name else not self.is_local:
                 return None
             path = str(self.fs._strip_protocol(name))
         else:

@@ -20,12 +20,17 @@ from components.data.ingest import ClassifierFilter, ClipFilter, IngestConfig, R
 from components.data.lake import folder_digest
 from components.data.pixels import Fit, decode_pixels
 
+from .progress import silence_libraries
+
 
 def load_filters(config: IngestConfig, fit: Fit) -> list[RowFilter]:
     """The recipe's filters, their models loaded (weights as safetensors alone: nothing is unpickled).
 
     Raises what transformers raises where there is no such model, ValueError where it lacks the label.
     """
+    if config.clip_filter is None and not config.classifier_filters:
+        return []
+    silence_libraries()
     filters: list[RowFilter] = []
     if config.clip_filter is not None:
         filters.append(_load_clip_filter(config.clip_filter, fit))
@@ -107,6 +112,6 @@ def _load_classifier(config: ClassifierFilter) -> RowFilter:
     model = AutoModelForImageClassification.from_pretrained(config.model, use_safetensors=True)
     labels: Mapping[str, int] = model.config.label2id
     if config.label not in labels:
-        raise ValueError(f"{config.model} has no label {config.label!r}; it has {', '.join(labels)}")
+        raise ValueError(f"{config.model} has no label {config.label!r}; it has {', '.join(sorted(labels))}")
     processor = AutoImageProcessor.from_pretrained(config.model)
     return _Classifier(config, model.to(best_device()).eval(), processor, int(labels[config.label]))
