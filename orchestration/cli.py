@@ -49,7 +49,7 @@ def _parser() -> argparse.ArgumentParser:
         ("verify", _verify, "make a slice of every asset again and compare digests; nothing is written"),
         ("estimate", _estimate, "parameters, memory, hours and cost of the text-to-image model, from a dry run"),
         ("ingest", _ingest, "read and check every shard; print read, kept and rejected by reason"),
-        ("check-dataset", _check_dataset, "read a sample; say what would be kept, rejected and why; nothing is written"),
+        ("check-dataset", _check_dataset, "read a sample: what would be kept, rejected and why; nothing is written"),
         ("run", _run, "run one named job in this process"),
         ("dev", _dev, "serve the Dagster UI with its daemon and the MLflow UI"),
     ):

@@ -27,6 +27,7 @@ from .dataset_file import (
     FolderSource,
     HuggingFaceSource,
     ScenesSource,
+    TableSource,
     WebdatasetSource,
     absolute_uri,
     did_you_mean,
@@ -70,7 +71,7 @@ def load_dataset(name: str, root: Path = DATASETS) -> Dataset:
     )
     images = tuple(
         named and absolute_uri(named, file, _field_of(facts, i, "images"))
-        for i, named in enumerate(getattr(source, "images", None) for source in facts.source)
+        for i, named in enumerate(source.images if isinstance(source, TableSource) else None for source in facts.source)
     )
     return Dataset(facts, file, uris, images)
 

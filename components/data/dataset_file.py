@@ -34,7 +34,8 @@ class TableColumnNames(Frozen):
     """Columns that are not found by their usual names."""
 
     image: str | None = Field(
-        default=None, description="Column of encoded pictures: bytes, struct{bytes, path}, or names below source.images."
+        default=None,
+        description="Column of encoded pictures: bytes, struct{bytes, path}, or names below source.images.",
     )
     caption: str | None = Field(default=None, description="Column of captions.")
     key: str | None = Field(default=None, description="Column of keys that are unique in the data set.")
@@ -59,25 +60,27 @@ class StoredSource(Frozen):
     )
 
 
-class ParquetSource(StoredSource):
-    """Parquet files, img2dataset's or any other with a column of pictures."""
+class TableSource(StoredSource):
+    """What sources have whose rows stand in tables."""
 
-    format: Literal["parquet"] = Field(description="How the source is stored.")
     columns: TableColumnNames = Field(default=TableColumnNames(), description="Names of columns.")
     images: str | None = Field(
-        default=None, description="Folder or URI below which pictures lie that the table only names; nothing else is read."
+        default=None,
+        description="Folder or URI below which pictures lie that the table only names; nothing else is read.",
     )
 
 
-class HuggingFaceSource(StoredSource):
+class ParquetSource(TableSource):
+    """Parquet files, img2dataset's or any other with a column of pictures."""
+
+    format: Literal["parquet"] = Field(description="How the source is stored.")
+
+
+class HuggingFaceSource(TableSource):
     """Folders that Hugging Face datasets wrote with save_to_disk."""
 
     format: Literal["huggingface"] = Field(description="How the source is stored.")
     split: str | None = Field(default=None, description="Which split of a DatasetDict; needed where it has several.")
-    columns: TableColumnNames = Field(default=TableColumnNames(), description="Names of columns.")
-    images: str | None = Field(
-        default=None, description="Folder or URI below which pictures lie that the table only names; nothing else is read."
-    )
 
 
 class WebdatasetSource(StoredSource):

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from pydantic import Field
@@ -94,15 +95,13 @@ def _near_copies(looks: Looks, in_order: Sequence[int], near: NearDuplicates) ->
     """
     found: dict[int, Rejection] = {}
     edges = np.linspace(0, HASH_BITS, near.max_distance + 2).round().astype(int).tolist()
-    bands = [(low, (1 << (high - low)) - 1) for low, high in zip(edges, edges[1:], strict=False)]
+    bands = [(low, (1 << (high - low)) - 1) for low, high in pairwise(edges)]
     kept: list[defaultdict[int, list[int]]] = [defaultdict(list) for _ in bands]
     for row in in_order:
         look = int(looks.hashes[row])
         if look == FLAT:
             continue
-        buckets = [
-            kept_in_band[look >> low & mask] for kept_in_band, (low, mask) in zip(kept, bands, strict=True)
-        ]
+        buckets = [kept_in_band[look >> low & mask] for kept_in_band, (low, mask) in zip(kept, bands, strict=True)]
         candidates = np.array([one for bucket in buckets for one in bucket], dtype=np.int64)
         bits = distances(looks.hashes[candidates], look)
         colour = np.abs(looks.colours[candidates].astype(np.int16) - looks.colours[row].astype(np.int16)).max(

@@ -14,7 +14,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 from typing import IO, Any
 
-
 from components.contracts import SourceRow
 
 from .caption_files import CAPTION_FILES, CaptionEntry, entries_of
@@ -115,9 +114,7 @@ class FolderReader:
         names = [self.caption] if self.caption else CAPTION_NAMES
         caption = caption_of(next((fields[name] for name in names if fields.get(name)), None), self.captions, row.key)
         image = next((parts[suffix] for suffix in IMAGE_SUFFIXES if suffix in parts), None)
-        return SourceRow(
-            row.key, None if problem else image, caption, source, license_of(fields), fields, problem
-        )
+        return SourceRow(row.key, None if problem else image, caption, source, license_of(fields), fields, problem)
 
 
 def open_folder(

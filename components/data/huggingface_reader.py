@@ -18,7 +18,7 @@ import pyarrow as pa
 from components.contracts import SourceRow
 
 from .sources import MAX_TEXT_BYTES, UnreadableShard, open_local_shard, open_storage, resolve_places, state_of
-from .table_rows import PendingRow, TableColumns, TableLayout, with_pictures
+from .table_rows import USUAL_COLUMNS, PendingRow, TableColumns, TableLayout, with_pictures
 
 STATE, SPLITS = "state.json", "dataset_dict.json"
 MAX_SCHEMA_BYTES = 16 * 2**20
@@ -32,7 +32,7 @@ class HuggingFaceReader:
     """
 
     uris: Sequence[str]
-    columns: TableColumns = TableColumns()
+    columns: TableColumns = USUAL_COLUMNS
 
     def shards(self) -> Sequence[str]:
         """The Arrow files, in the order of their folders' ``state.json``."""

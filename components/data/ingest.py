@@ -6,8 +6,8 @@ judged (``components.data.images``) and where tables are written (``components.d
 Reasons in ``rejected``. Of the reader: ``no_image``, ``unsafe_member``, ``unsafe_path``, ``bad_metadata``, ``bad_key``,
 ``bad_caption``, ``duplicate_key``. Of the picture: ``too_many_bytes``, ``unsupported_format``, ``too_many_pixels``,
 ``too_small``, ``bad_aspect``, ``animated``, ``truncated``, ``undecodable``, ``unsupported_mode``, ``too_slow``,
-``out_of_memory``, ``crashed``. Of the recipe's filters: ``low_clip_score``, ``filtered``. Between rows: ``duplicate_key``,
-``duplicate_image``, ``near_duplicate``.
+``out_of_memory``, ``crashed``. Of the recipe's filters: ``low_clip_score``, ``filtered``. Between rows:
+``duplicate_key``, ``duplicate_image``, ``near_duplicate``.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class ClassifierFilter(Frozen):
 
     model: str = Field(description="Folder or hub id of a Hugging Face image-classification checkpoint.")
     label: str = Field(description="Label that is looked at.")
-    min_score: float | None = Field(default=None, description="Lowest probability (value of a regression) that is kept.")
+    min_score: float | None = Field(default=None, description="Lowest probability (or regression) that is kept.")
     max_score: float | None = Field(default=None, description="Highest one that is kept.")
 
 

@@ -15,7 +15,7 @@ from components.contracts import SourceRow
 
 from .parquet_pages import BadPages, footprint_of
 from .sources import UnreadableShard, open_shard, state_of
-from .table_rows import PendingRow, TableColumns, TableLayout, with_pictures
+from .table_rows import USUAL_COLUMNS, PendingRow, TableColumns, TableLayout, with_pictures
 
 BATCH_BYTES = 16 * 2**20
 MAX_BATCH_BYTES = 128 * 2**20  # where every row names the largest value of its dictionary
@@ -32,7 +32,7 @@ class ParquetReader:
     """
 
     uris: Sequence[str]
-    columns: TableColumns = TableColumns()
+    columns: TableColumns = USUAL_COLUMNS
 
     def shards(self) -> Sequence[str]:
         """The files, in the order given."""

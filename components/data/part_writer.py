@@ -1,7 +1,7 @@
 """A table's part written row group by row group, so that it is never in memory whole.
 
-What belongs here: the same bytes as ``lake.part_of`` makes of a whole table cut into the same row groups. What does not:
-where parts lie (``components.data.lake``).
+What belongs here: the same bytes as ``lake.part_of`` makes of a whole table cut into the same row groups. What does
+not: where parts lie (``components.data.lake``).
 """
 
 from __future__ import annotations

@@ -13,7 +13,6 @@ from concurrent.futures import TimeoutError as TookTooLong
 from pathlib import Path, PurePosixPath
 from typing import TypeVar
 
-
 from .sources import MAX_PICTURE_BYTES, Problem, is_local, open_storage
 
 NUM_FETCHERS = 4  # pictures that are fetched at once from remote storage
@@ -90,9 +89,7 @@ class PictureFolder:
         return path
 
 
-def _fetched(
-    item: T, name: str | None, future: Future[bytes | Problem] | None
-) -> tuple[T, bytes | Problem | None]:
+def _fetched(item: T, name: str | None, future: Future[bytes | Problem] | None) -> tuple[T, bytes | Problem | None]:
     if future is None:
         return item, None
     try:

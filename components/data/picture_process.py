@@ -3,8 +3,8 @@
 What belongs here: the process, its limits and the two ends of its pipe. What does not: what is done to a picture
 (``images``).
 
-What goes over the pipe: a frame is a line of JSON with ``bytes``, then as many bytes. Nothing is pickled: a process that a
-hostile picture has taken over can answer with wrong pixels, and with nothing worse.
+What goes over the pipe: a frame is a line of JSON with ``bytes``, then as many bytes. Nothing is pickled: a process
+that a hostile picture has taken over can answer with wrong pixels, and with nothing worse.
 """
 
 from __future__ import annotations
@@ -61,8 +61,8 @@ class LocalNormaliser:
 class PictureProcess:
     """Normalises in a child process with limits of time and memory (a context manager, which ends the child).
 
-    Reasons beside those of :func:`components.data.images.normalise`: ``too_slow`` and ``crashed``. Both cost the picture
-    alone: the next one finds a new child.
+    Reasons beside those of :func:`components.data.images.normalise`: ``too_slow`` and ``crashed``. Both cost the
+    picture alone: the next one finds a new child.
     """
 
     def __init__(self, limits: ImageLimits, max_seconds: float) -> None:

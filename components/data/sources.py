@@ -124,8 +124,8 @@ def open_local_shard(uri: str) -> Iterator[IO[bytes]]:
 def within_time(rows: Callable[[], Iterator[T]], uri: str, max_seconds: float) -> Iterator[T]:
     """The rows of a shard, read a few ahead by a thread of their own.
 
-    Raises :class:`UnreadableShard` where they take longer than ``max_seconds`` in all: a storage that never answers then
-    costs its shard and not the run. Its thread is left behind, asleep.
+    Raises :class:`UnreadableShard` where they take longer than ``max_seconds`` in all: a storage that never answers
+    then costs its shard and not the run. Its thread is left behind, asleep.
     """
     ahead: queue.Queue[tuple[T | None, BaseException | None]] = queue.Queue(READ_AHEAD)
     is_over = threading.Event()
@@ -166,7 +166,10 @@ def _put_unless(is_over: threading.Event, ahead: queue.Queue, item: Any) -> None
 
 
 def text_of(value: Any) -> str | None:
-    """A cell as text: bytes are decoded, numbers are written out. Raises UnicodeDecodeError for other bytes than UTF-8."""
+    """A cell as text: bytes are decoded, numbers are written out.
+
+    Raises UnicodeDecodeError for bytes that are not UTF-8.
+    """
     if value is None or isinstance(value, str):
         return value
     return value.decode("utf-8") if isinstance(value, bytes) else str(value)

@@ -50,6 +50,9 @@ class TableColumns:
     images: str | None = None
 
 
+USUAL_COLUMNS = TableColumns()
+
+
 @dataclass(frozen=True, slots=True)
 class TableLayout:
     """The columns of one file: the picture's, the caption's, the key's, and all that are read beside the picture."""

@@ -64,7 +64,8 @@ def load_rows(
     opted_out = set(manifest["opted_out"])
     is_train = is_kept & ~is_evaluation & is_usable & np.array([key not in opted_out for key in keys])
     everything = Rows(keys, pixels, texts, latents, scenes)
-    return SplitRows(subset(everything, np.flatnonzero(is_train)), subset(everything, np.flatnonzero(is_kept & is_evaluation)))
+    is_evaluation &= is_kept
+    return SplitRows(subset(everything, np.flatnonzero(is_train)), subset(everything, np.flatnonzero(is_evaluation)))
 
 
 def subset(rows: Rows, chosen: np.ndarray) -> Rows:

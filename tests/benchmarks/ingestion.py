@@ -54,7 +54,7 @@ def ingestion_over_plain_loop(folder: Path) -> list[Ratio]:
             started = time.perf_counter()
             _make(ws.forced(), names)
             ours.append(num_rows / (time.perf_counter() - started))
-    settings = f"{num_rows} JPEG pictures of {SIDE} px in {NUM_SHARDS} Parquet shards, {NUM_CPUS} workers, Ray started before"
+    settings = f"{num_rows} JPEG pictures of {SIDE} px, {NUM_SHARDS} Parquet shards, {NUM_CPUS} workers, Ray running"
     memory = {count: [_peak_mib(datasets, folder / f"memory{count}", count)] for count in (1, NUM_SHARDS)}
     return [
         Ratio.of("ingest / plain Pillow + pyarrow loop", ours, reference, "pictures/s", "at least 1.5", settings),
@@ -111,7 +111,8 @@ def _plain_loop(data: Path, target: Path) -> None:
             image = normalise(row.image or b"", limits)
             if isinstance(image, NormalisedImage):
                 caption = normalise_caption(row.caption)
-                columns = {name: getattr(image, name) for name in schemas.RAW_PAIRS.schema.names if hasattr(image, name)}
+                names = [name for name in schemas.RAW_PAIRS.schema.names if hasattr(image, name)]
+                columns = {name: getattr(image, name) for name in names}
                 texts = {"caption": caption, "source": row.source, "license": ""}
                 rows.append({"key": row.key, "image": image.data, **columns, **texts})
         table = pa.Table.from_pylist(sorted(rows, key=lambda row: row["key"]), schemas.RAW_PAIRS.schema)

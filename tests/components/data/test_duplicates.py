@@ -77,7 +77,10 @@ def test_a_key_in_two_shards_belongs_to_the_first() -> None:
 
 
 ROW = st.tuples(
-    st.sampled_from("123"), st.sampled_from("xy"), st.sampled_from([7, 6, 1 << 40, 7 << 40]), st.sampled_from([0, 9, 90])
+    st.sampled_from("123"),
+    st.sampled_from("xy"),
+    st.sampled_from([7, 6, 1 << 40, 7 << 40]),
+    st.sampled_from([0, 9, 90]),
 )
 
 
@@ -119,7 +122,8 @@ def test_bands_find_what_comparing_all_pairs_finds(pairs: list[tuple[int, int]],
 
 def test_a_picture_that_was_scaled_and_packed_again_is_a_near_copy_and_its_recoloured_twin_is_not() -> None:
     rng = np.random.default_rng(1)
-    coarse = Image.fromarray(rng.integers(0, 256, (6, 6, 3), dtype=np.uint8)).resize((120, 120), Image.Resampling.BICUBIC)
+    cells = Image.fromarray(rng.integers(0, 256, (6, 6, 3), dtype=np.uint8))
+    coarse = cells.resize((120, 120), Image.Resampling.BICUBIC)
     red, green, blue = coarse.split()
     variants = {
         "a": coarse,

@@ -16,7 +16,8 @@ from components.data.sources import UnreadableShard
 from components.data.table_rows import TableColumns
 
 NUM_ROWS = 30
-FEATURES = Features({"image": Image(), "text": Value("string"), "captions": List(Value("string")), "id": Value("int64")})
+TEXT = Value("string")
+FEATURES = Features({"image": Image(), "text": TEXT, "captions": List(TEXT), "id": Value("int64")})
 
 
 def png(number: int) -> bytes:

@@ -1,6 +1,7 @@
 """Copies across shards leave the image set, filters by model set rows aside; every row stays accounted for."""
 
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -107,8 +108,7 @@ def test_copies_are_set_aside_across_shards_and_counted(tmp_path: Path) -> None:
 def test_the_order_in_which_shards_ran_does_not_matter(tmp_path: Path) -> None:
     manifests = []
     for number, order in enumerate(([0, 1, 2, 3], [3, 2, 1, 0])):
-        ws = open_mine(tmp_path, shards(), **NEAR)
-        ws = Workspace(ws.dataset, ws.recipe, Lake(str(tmp_path / f"lake{number}")), ws.executor, ws.tracker, ws.scratch)
+        ws = replace(open_mine(tmp_path, shards(), **NEAR), lake=Lake(str(tmp_path / f"lake{number}")))
         names = shard_names(ws)
         for run in (order[:2], order[2:]):
             assert all(result.outcome for result in ingest(ws, [names[position] for position in run]))
@@ -123,7 +123,9 @@ def test_rules_are_part_of_what_the_image_set_is_made_of(tmp_path: Path) -> None
     assert set(set_aside(open_mine(tmp_path, shards(), **NEAR))) == {"c3", "b2", "b7", "d5", "d6"}
 
 
-def test_a_source_that_changes_while_it_is_read_fails_its_shard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_source_that_changes_while_it_is_read_fails_its_shard(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from components.data.parquet_reader import ParquetReader
 
     ws = open_mine(tmp_path, shards()[:2])
