@@ -8,10 +8,10 @@ TARGET := --dataset $(DATASET) --recipe $(RECIPE)
 export OMP_WAIT_POLICY ?= passive
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo study dev ingest smoke test chaos check fmt bench clean
+.PHONY: help setup demo study dev check-dataset ingest smoke test chaos check fmt bench clean
 
 help: ## what there is
-	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -29,6 +29,9 @@ study: $(INSTALLED) ## every arm of the study of caption blends, two trainings s
 
 dev: $(INSTALLED) ## Dagster UI, daemon and MLflow UI
 	$(BIN)/atelier dev $(TARGET)
+
+check-dataset: $(INSTALLED) ## what would be kept of a sample, and why not the rest: make check-dataset DATASET=mine
+	$(BIN)/atelier check-dataset $(DATASET) --recipe $(RECIPE)
 
 ingest: $(INSTALLED) ## materialize raw_pairs: make ingest DATASET=emoji
 	$(BIN)/atelier ingest $(TARGET)

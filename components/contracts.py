@@ -50,6 +50,10 @@ class Reader(Protocol):
         """URIs of the source's shards in a stable order; the position is the partition's number."""
         ...
 
+    def state(self, shard: int) -> str:
+        """A text that changes when the shard's content does, told without reading it (size, time, etag)."""
+        ...
+
     def read(self, shard: int) -> Iterator[SourceRow]:
         """Rows of one shard in the source's order. A bad row is yielded with ``problem`` set, never raised."""
         ...

@@ -45,6 +45,8 @@ RAW_PAIRS = TableContract(
         Column("height", pa.int32(), "Height of the stored picture in pixels."),
         Column("sha256", pa.string(), "SHA-256 of the stored picture bytes."),
         Column("source_sha256", pa.string(), "SHA-256 of the picture bytes as they lay in the source."),
+        Column("perceptual_hash", pa.string(), "64-bit perceptual hash of the stored picture, 16 hexadecimal digits."),
+        Column("colours", pa.binary(), "Mean RGB of a 4x4 grid of the stored picture, 48 bytes, row by row."),
         Column("caption", pa.string(), "The original caption: UTF-8, NFC, no control characters; may be empty."),
         Column("source", pa.string(), "Where the row came from: URI#member."),
         Column("license", pa.string(), "Licence of the row, or of the data set where the row names none."),

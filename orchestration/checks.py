@@ -81,6 +81,7 @@ MODELS = (
 CHECKS: dict[str, list[Check]] = {
     "raw_pairs": [("rows_conserved", "Kept and rejected rows add up to the rows read.", _rows_conserved)],
     "image_set": [
+        ("rows_conserved", "Kept and rejected rows add up to the rows read.", _rows_conserved),
         ("has_both_splits", "Both the training and the evaluation split hold rows.", _has_both_splits),
         (
             "no_model_saw_opted_out_rows",

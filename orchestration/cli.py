@@ -53,12 +53,18 @@ def _parser() -> argparse.ArgumentParser:
         ("generate", _generate, "draw prompts with the champion and write the pictures as PNG files"),
         ("estimate", _estimate, "parameters, memory, hours and cost of the text-to-image model, from a dry run"),
         ("ingest", _ingest, "read and check every shard; print read, kept and rejected by reason"),
+        ("check-dataset", _check_dataset, "read a sample: what would be kept, rejected and why; nothing is written"),
         ("run", _run, "run one named job in this process"),
         ("dev", _dev, "serve the Dagster UI with its daemon and the MLflow UI"),
     ):
         sub = commands.add_parser(name, help=words, description=words)
         sub.set_defaults(command=command)
-        _add_target(sub)
+        if name == "check-dataset":
+            sub.add_argument("dataset", help="name of a folder in datasets/")
+            sub.add_argument("--rows", type=int, default=200, help="rows to read, spread over the shards")
+            _add_recipe(sub)
+        else:
+            _add_target(sub)
         if name == "run":
             sub.add_argument("job", choices=list(BY_NAME))
             sub.add_argument("--partition", help="of a job that makes one partition: an arm of the study")
@@ -93,6 +99,10 @@ def _add_drawing_options(sub: argparse.ArgumentParser) -> None:
 
 def _add_target(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--dataset", default=os.environ.get("ATELIER_DATASET", "scenes"))
+    _add_recipe(sub)
+
+
+def _add_recipe(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--recipe", default=os.environ.get("ATELIER_RECIPE", "tiny"))
     sub.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="dotted field of the recipe")
     sub.add_argument("--force", action="store_true", help="make assets again even where nothing has changed")
@@ -178,6 +188,19 @@ def _ingest(parsed: argparse.Namespace) -> int:
     for reason, count in sorted(reasons.items()):
         print(f"  rejected as {reason}: {count}")
     return 0 if done.get("ingest") else 1
+
+
+def _check_dataset(parsed: argparse.Namespace) -> int:
+    from components.data.catalog import load_dataset
+    from components.pipeline.check_dataset import check_dataset
+    from components.recipes import load_recipe
+
+    if parsed.rows < 1:
+        raise ValueError(f"--rows {parsed.rows}: at least 1")
+    report = check_dataset(load_dataset(parsed.dataset), load_recipe(parsed.recipe, _overrides(parsed)), parsed.rows)
+    for line in report.lines():
+        print(line)
+    return 0 if report.is_good else 1
 
 
 def _demo(parsed: argparse.Namespace) -> int:

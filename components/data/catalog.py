@@ -25,16 +25,22 @@ from .dataset_file import (
     DatasetError,
     DatasetFile,
     ExampleSet,
+    FolderSource,
+    HuggingFaceSource,
     ScenesSource,
+    TableSource,
     WebdatasetSource,
     absolute_uri,
     did_you_mean,
     read_dataset_file,
 )
+from .folder_reader import open_folder
+from .huggingface_reader import HuggingFaceReader, arrow_files
 from .images import Rejection, normalise_caption
 from .parquet_reader import ParquetReader
 from .scenes import ScenesReader
 from .sources import resolve_uri
+from .table_rows import TableColumns
 from .webdataset_reader import WebdatasetReader
 
 log = logging.getLogger(__name__)
@@ -64,7 +70,11 @@ def load_dataset(name: str, root: Path = DATASETS) -> Dataset:
         "" if isinstance(source, ScenesSource) else absolute_uri(source.uri, file, _field_of(facts, i))
         for i, source in enumerate(facts.source)
     )
-    return Dataset(facts, file, uris)
+    images = tuple(
+        named and absolute_uri(named, file, _field_of(facts, i, "images"))
+        for i, named in enumerate(source.images if isinstance(source, TableSource) else None for source in facts.source)
+    )
+    return Dataset(facts, file, uris, images)
 
 
 def split_of(key: str, evaluation_fraction: float) -> Split:
@@ -80,6 +90,7 @@ class Dataset:
     facts: DatasetFile
     file: Path
     uris: tuple[str, ...]
+    images: tuple[str | None, ...]  # below which pictures lie that a source's table only names
 
     @property
     def name(self) -> str:
@@ -151,19 +162,24 @@ class Dataset:
         return SourcesReader(parts, max_rows_per_shard, max_shards)
 
     def _reader_of(self, i: int, resolution: int) -> Reader:
-        source = self.facts.source[i]
+        source, uri = self.facts.source[i], self.uris[i]
         if isinstance(source, ScenesSource):
             return ScenesReader(source.rows, source.rows_per_shard, source.seed, resolution, source.noise)
         try:
-            files = resolve_uri(self.uris[i])
+            if isinstance(source, FolderSource):
+                caption = source.columns.caption
+                return open_folder(uri, source.rows_per_shard, source.captions_file, caption, source.captions)
+            if isinstance(source, WebdatasetSource):
+                return WebdatasetReader(resolve_uri(uri), source.columns.caption, source.captions)
+            columns = TableColumns(**source.columns.model_dump(), captions=source.captions, images=self.images[i])
+            if isinstance(source, HuggingFaceSource):
+                return HuggingFaceReader(arrow_files(uri, source.split), columns)
+            return ParquetReader(resolve_uri(uri), columns)
         except Exception as error:  # whatever a storage driver raises, the remedy is the same
             raise DatasetError(
-                f"{self.file}: {_field_of(self.facts, i)}: {self.uris[i]} (written as {source.uri}): "
+                f"{self.file}: {_field_of(self.facts, i)}: {uri} (written as {source.uri}): "
                 f"{error or type(error).__name__}; check the address and, for remote storage, the credentials"
             ) from error
-        if isinstance(source, WebdatasetSource):
-            return WebdatasetReader(files, source.columns.caption)
-        return ParquetReader(files, source.columns.image, source.columns.caption, source.columns.key)
 
     def examples(self, kind: ExampleKind, reader: Reader) -> dict[str, str]:
         """Texts of the small example set by key, all of the train split; empty where the data set has none.
@@ -247,6 +263,11 @@ class SourcesReader:
         """URIs of the shards of all parts, at most ``max_shards``."""
         return [uri for _, reader in self.parts for uri in reader.shards()][: self.max_shards]
 
+    def state(self, shard: int) -> str:
+        """What tells that a shard has changed, as its own reader says."""
+        _, reader, position = self._part_of(shard)
+        return reader.state(position)
+
     def read(self, shard: int) -> Iterator[SourceRow]:
         """The first ``max_rows_per_shard`` rows of a shard."""
         prefix, reader, position = self._part_of(shard)
@@ -271,8 +292,8 @@ class SourcesReader:
             yield dataclasses.replace(row, key=prefix + row.key) if prefix else row
 
 
-def _field_of(facts: DatasetFile, i: int) -> str:
-    return "source.uri" if len(facts.source) == 1 else f"source.{i}.uri"
+def _field_of(facts: DatasetFile, i: int, field: str = "uri") -> str:
+    return f"source.{field}" if len(facts.source) == 1 else f"source.{i}.{field}"
 
 
 def _example_text(wanted: ExampleSet, row: SourceRow) -> str | None:

@@ -20,6 +20,8 @@ from pydantic_core import ErrorDetails
 
 from components.contracts import Frozen
 
+from .sources import CaptionRule
+
 NAME = r"^[a-z0-9][a-z0-9_-]*$"
 VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 
@@ -28,40 +30,77 @@ class DatasetError(ValueError):
     """A data set is described wrongly or lies elsewhere; the message names file, field and remedy."""
 
 
-class ParquetColumns(Frozen):
+class TableColumnNames(Frozen):
     """Columns that are not found by their usual names."""
 
-    image: str | None = Field(default=None, description="Column of encoded pictures: bytes, or struct{bytes, path}.")
+    image: str | None = Field(
+        default=None,
+        description="Column of encoded pictures: bytes, struct{bytes, path}, or names below source.images.",
+    )
     caption: str | None = Field(default=None, description="Column of captions.")
     key: str | None = Field(default=None, description="Column of keys that are unique in the data set.")
 
 
-class WebdatasetColumns(Frozen):
-    """Members that are not found by their usual names."""
+class CaptionName(Frozen):
+    """Where the caption is, if not under its usual name."""
 
     caption: str | None = Field(default=None, description="Suffix (cls) or field of the .json that holds the caption.")
 
 
-class ParquetSource(Frozen):
+class StoredSource(Frozen):
+    """What every source that lies in files has."""
+
+    name: str | None = Field(
+        default=None, description="Prefix of keys; needed where there are several sources.", pattern=NAME
+    )
+    uri: str = Field(description="Any fsspec URI or glob; ${VAR} is taken from the environment.")
+    captions: CaptionRule = Field(
+        default="first",
+        description="Of several captions of a picture: the first, the longest, or one drawn by the key's hash.",
+    )
+
+
+class TableSource(StoredSource):
+    """What sources have whose rows stand in tables."""
+
+    columns: TableColumnNames = Field(default=TableColumnNames(), description="Names of columns.")
+    images: str | None = Field(
+        default=None,
+        description="Folder or URI below which pictures lie that the table only names; nothing else is read.",
+    )
+
+
+class ParquetSource(TableSource):
     """Parquet files, img2dataset's or any other with a column of pictures."""
 
     format: Literal["parquet"] = Field(description="How the source is stored.")
-    name: str | None = Field(
-        default=None, description="Prefix of keys; needed where there are several sources.", pattern=NAME
-    )
-    uri: str = Field(description="Any fsspec URI or glob; ${VAR} is taken from the environment.")
-    columns: ParquetColumns = Field(default=ParquetColumns(), description="Names of columns.")
 
 
-class WebdatasetSource(Frozen):
+class HuggingFaceSource(TableSource):
+    """Folders that Hugging Face datasets wrote with save_to_disk."""
+
+    format: Literal["huggingface"] = Field(description="How the source is stored.")
+    split: str | None = Field(default=None, description="Which split of a DatasetDict; needed where it has several.")
+
+
+class WebdatasetSource(StoredSource):
     """Tars in webdataset form."""
 
     format: Literal["webdataset"] = Field(description="How the source is stored.")
-    name: str | None = Field(
-        default=None, description="Prefix of keys; needed where there are several sources.", pattern=NAME
+    columns: CaptionName = Field(default=CaptionName(), description="Names of members and fields.")
+
+
+class FolderSource(StoredSource):
+    """Pictures as files, with sidecars, with Hugging Face's metadata files or with COCO's captions."""
+
+    format: Literal["folder"] = Field(description="How the source is stored.")
+    columns: CaptionName = Field(default=CaptionName(), description="Names of sidecars and fields.")
+    captions_file: str | None = Field(
+        default=None,
+        description="A .jsonl, .csv or COCO .json, relative to the folder; null: metadata.jsonl, metadata.csv or "
+        "captions.json in the folder, else a .txt or .json beside each picture.",
     )
-    uri: str = Field(description="Any fsspec URI or glob; ${VAR} is taken from the environment.")
-    columns: WebdatasetColumns = Field(default=WebdatasetColumns(), description="Names of members and fields.")
+    rows_per_shard: int = Field(default=1000, description="Pictures in one shard at most, about.", gt=0)
 
 
 class ScenesSource(Frozen):
@@ -77,10 +116,12 @@ class ScenesSource(Frozen):
     noise: Literal["low", "web", "high"] = Field(default="web", description="How bad the raw captions are.")
 
 
-Source = ParquetSource | WebdatasetSource | ScenesSource
+Source = ParquetSource | WebdatasetSource | FolderSource | HuggingFaceSource | ScenesSource
 SOURCES: Mapping[str, type[Source]] = {
     "parquet": ParquetSource,
     "webdataset": WebdatasetSource,
+    "folder": FolderSource,
+    "huggingface": HuggingFaceSource,
     "scenes": ScenesSource,
 }
 

@@ -19,6 +19,10 @@ from pydantic import Field
 
 from components.contracts import Frozen
 
+from .perceptual_hash import hash_text, perceptual_hash
+
+COLOUR_CELLS = 4  # cells of the colour grid across and down
+STRIP_PIXELS = 2**22  # brought into sRGB at once, so that a large picture is not held several times
 COMPRESS_LEVEL = 1  # level 4 is an eighth smaller and takes twice as long
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
 _PNG = b"\x89PNG\r\n\x1a\n"
@@ -29,6 +33,7 @@ _COLOUR_MODES |= {"YCbCr": "RGB", "CMYK": "CMYK"}
 
 # Directional marks and overrides, the byte order mark and the zero width space: they carry no words.
 _INVISIBLE = frozenset("\u200b\u200e\u200f\u061c\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\ufeff")
+MAX_MARKS = 4  # code points that may be composed into one character of a caption
 _ORIENTATION = 0x0112  # the EXIF tag
 _TRANSPOSITIONS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -70,6 +75,8 @@ class NormalisedImage:
     height: int
     sha256: str
     source_sha256: str
+    perceptual_hash: str  # 16 hexadecimal digits
+    colours: bytes  # mean RGB of the cells of a COLOUR_CELLS x COLOUR_CELLS grid, row by row
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +94,7 @@ def normalise(data: bytes, limits: ImageLimits) -> NormalisedImage | Rejection:
     white. A profile that cannot be read is treated as absent, as browsers do. A PNG that already is in that form keeps
     its bytes. Never raises for what ``data`` holds. Reasons: ``too_many_bytes``, ``unsupported_format``,
     ``too_many_pixels``, ``too_small``, ``bad_aspect``, ``animated``, ``truncated``, ``undecodable``,
-    ``unsupported_mode``.
+    ``unsupported_mode``, ``out_of_memory`` (the process has a limit of its own and the picture asked for more).
     """
     if len(data) > limits.max_bytes:
         return Rejection("too_many_bytes", f"{len(data)} bytes, more than max_bytes {limits.max_bytes}")
@@ -99,6 +106,8 @@ def normalise(data: bytes, limits: ImageLimits) -> NormalisedImage | Rejection:
         return _check_end(data) or Rejection("unsupported_format", starts)
     except Image.DecompressionBombError as error:
         return Rejection("too_many_pixels", str(error))
+    except MemoryError:
+        return Rejection("out_of_memory", "decoding it takes more memory than the process may have")
     except Exception as error:  # Pillow's decoders raise nearly everything on hostile input; none may stop a shard
         is_truncated = isinstance(error, EOFError) or "truncated" in str(error).lower()
         reason = "truncated" if is_truncated else "undecodable"
@@ -151,7 +160,7 @@ def _store(data: bytes, image: Image.Image, limits: ImageLimits) -> NormalisedIm
         image.draft(None, (2 * limits.max_side, 2 * limits.max_side))  # JPEG: decode at a fraction where that suffices
     image.load()
     if fits and image.mode == "RGB" and _is_plain_png(data):
-        return NormalisedImage(data, image.width, image.height, source_sha256, source_sha256)
+        return _normalised(data, image, source_sha256, source_sha256)
     upright = _to_rgb(image)
     if isinstance(upright, Rejection):
         return upright
@@ -166,7 +175,14 @@ def _store(data: bytes, image: Image.Image, limits: ImageLimits) -> NormalisedIm
     upright.info = {}  # the pixels alone: no profile, no EXIF, no text
     upright.save(sink, "PNG", compress_level=COMPRESS_LEVEL)
     stored = sink.getvalue()
-    return NormalisedImage(stored, upright.width, upright.height, hashlib.sha256(stored).hexdigest(), source_sha256)
+    return _normalised(stored, upright, hashlib.sha256(stored).hexdigest(), source_sha256)
+
+
+def _normalised(data: bytes, image: Image.Image, sha256: str, source_sha256: str) -> NormalisedImage:
+    """The stored picture with what tells copies of it; ``image`` holds its pixels."""
+    small = image.resize((COLOUR_CELLS, COLOUR_CELLS), Image.Resampling.BOX, reducing_gap=2.0)
+    look = hash_text(perceptual_hash(image))
+    return NormalisedImage(data, image.width, image.height, sha256, source_sha256, look, small.tobytes())
 
 
 def _is_plain_png(data: bytes) -> bool:
@@ -184,17 +200,29 @@ def _orientation(image: Image.Image) -> int:
 
 
 def _to_rgb(image: Image.Image) -> Image.Image | Rejection:
-    """The loaded picture in 8-bit sRGB with transparency laid on white."""
+    """The loaded picture in 8-bit sRGB with transparency laid on white, a strip of rows at a time."""
+    mode = "L" if image.mode.startswith("I;16") else image.mode
+    if mode not in _COLOUR_MODES:
+        return Rejection("unsupported_mode", f"{image.format} pixels of mode {image.mode!r}")
     icc = image.info.get("icc_profile")
+    transform = _to_srgb(icc, _COLOUR_MODES[mode]) if icc else None
+    rows = max(1, STRIP_PIXELS // image.width)
+    if rows >= image.height:
+        return _strip_to_rgb(image, transform)
+    upright = Image.new("RGB", image.size)
+    for top in range(0, image.height, rows):
+        strip = image.crop((0, top, image.width, min(top + rows, image.height)))
+        upright.paste(_strip_to_rgb(strip, transform), (0, top))
+    return upright
+
+
+def _strip_to_rgb(image: Image.Image, transform: ImageCms.ImageCmsTransform | None) -> Image.Image:
     if image.mode.startswith("I;16"):
         image = _scale_16_bits(image)
-    if image.mode not in _COLOUR_MODES:
-        return Rejection("unsupported_mode", f"{image.format} pixels of mode {image.mode!r}")
     alpha, colour = None, image
     if image.mode in ("LA", "PA", "RGBA") or "transparency" in image.info:
         rgba = image.convert("RGBA")
         alpha, colour = rgba.getchannel("A"), rgba if _COLOUR_MODES[image.mode] == "RGB" else image
-    transform = _to_srgb(icc, _COLOUR_MODES[image.mode]) if icc else None
     colour = colour.convert(_COLOUR_MODES[image.mode])
     rgb = ImageCms.applyTransform(colour, transform) if transform else colour.convert("RGB")
     if rgb is None:
@@ -226,7 +254,8 @@ def _to_srgb(icc: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
 def normalise_caption(text: str | bytes | None, max_chars: int = 2000) -> str | Rejection:
     """One line of clean text: UTF-8, NFC, no control or directional characters, single spaces, at most ``max_chars``.
 
-    Too long a caption is cut at a word boundary; None is an empty caption. Bytes that are not UTF-8 and surrogates are
+    Too long a caption is cut at a word boundary, having been looked at as far as it could matter; None is an empty
+    caption. Bytes that are not UTF-8 and surrogates are
     rejected as ``bad_caption``. Joiners that scripts and emoji need are kept. Idempotent.
     """
     if text is None:
@@ -235,8 +264,10 @@ def normalise_caption(text: str | bytes | None, max_chars: int = 2000) -> str | 
         text = text.decode("utf-8") if isinstance(text, bytes) else text.encode("utf-8").decode("utf-8")
     except UnicodeError as error:
         return Rejection("bad_caption", f"not UTF-8: {error}")
-    kept = (c for c in text if c not in _INVISIBLE and (c.isspace() or unicodedata.category(c) != "Cc"))
-    clean = " ".join(unicodedata.normalize("NFC", "".join(kept)).split())
+    # Normalisation takes quadratic time in runs of combining marks, so it sees no more than could be kept.
+    visible = (c for c in text if c not in _INVISIBLE and (c.isspace() or unicodedata.category(c) != "Cc"))
+    words = " ".join("".join(visible).split())[: MAX_MARKS * max_chars]
+    clean = " ".join(unicodedata.normalize("NFC", words).split())
     if len(clean) <= max_chars:
         return clean
     end = clean.rfind(" ", 0, max_chars + 1)

@@ -71,25 +71,19 @@ class OptOuts:
 
     entries: tuple[OptOut, ...] = ()
 
-    @property
-    def needs_hashes(self) -> bool:
-        """Whether pictures must be looked at."""
-        return any(entry.perceptual_hash for entry in self.entries)
-
     def settings(self) -> list[dict[str, object]]:
         """What decides which rows are named, for fingerprints: reasons and the lines' order do not."""
         found = [entry.model_dump(mode="json", exclude={"reason"}, exclude_none=True) for entry in self.entries]
         return sorted(found, key=lambda entry: json.dumps(entry, sort_keys=True))
 
-    def matches(self, rows: pa.Table, hashes: np.ndarray | None = None) -> dict[str, OptOut]:
+    def matches(self, rows: pa.Table) -> dict[str, OptOut]:
         """The entry that names each opted-out row, by key, in the rows' order.
 
-        ``rows`` holds ``key``, ``sha256`` and ``source_sha256``; ``hashes`` are the perceptual hashes, uint64 (N,),
-        which must be given where :attr:`needs_hashes`.
+        ``rows`` holds ``key``, ``sha256``, ``source_sha256`` and ``perceptual_hash``, as raw_pairs does.
         """
         by_key = {entry.key: entry for entry in self.entries if entry.key}
         by_digest = {entry.sha256: entry for entry in self.entries if entry.sha256}
-        near = self._near(hashes) if self.needs_hashes and hashes is not None else {}
+        near = self._near(rows["perceptual_hash"])
         columns = zip(*(rows[name].to_pylist() for name in ("key", "sha256", "source_sha256")), strict=True)
         found: dict[str, OptOut] = {}
         for position, (key, stored, source) in enumerate(columns):
@@ -98,9 +92,11 @@ class OptOuts:
                 found[key] = entry
         return found
 
-    def _near(self, hashes: np.ndarray) -> dict[int, OptOut]:
+    def _near(self, written: pa.ChunkedArray) -> dict[int, OptOut]:
         near: dict[int, OptOut] = {}
-        for entry in self.entries:
+        wanted = [entry for entry in self.entries if entry.perceptual_hash]
+        hashes = np.array([parse_hash(text) for text in written.to_pylist()] if wanted else [], dtype=np.uint64)
+        for entry in wanted:
             if entry.perceptual_hash:
                 is_near = distances(hashes, parse_hash(entry.perceptual_hash)) <= entry.max_distance
                 near |= {int(position): entry for position in np.flatnonzero(is_near)}

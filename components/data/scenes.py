@@ -95,6 +95,10 @@ class ScenesReader:
         num_shards = -(-self.num_rows // self.rows_per_shard)
         return [f"scenes://seed={self.seed}/{shard:05d}" for shard in range(num_shards)]
 
+    def state(self, shard: int) -> str:
+        """The shard's URI: a world never changes."""
+        return self.shards()[shard]
+
     def read(self, shard: int) -> Iterator[SourceRow]:
         """Rows of one shard with their pictures as PNG; IndexError where there is no such shard."""
         numbers = self._numbers(shard)

@@ -10,7 +10,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
@@ -19,15 +19,21 @@ from PIL import Image
 from components import schemas
 from components.contracts import Reader, Resources
 from components.data.catalog import split_of
-from components.data.ingest import ingest_shard
-from components.data.lake import digest_of
+from components.data.duplicates import Looks, copies
+from components.data.images import Rejection
+from components.data.ingest import IngestResult, RejectedRows, ingest_shard
+from components.data.lake import Record, digest_of
+from components.data.part_writer import spooled_part
+from components.data.picture_process import PictureProcess
 from components.data.pictures import captioned_grid
 from components.data.pixels import decode_pixels
-from components.data.storage import StorageError, named_failures, open_storage
+from components.data.sources import UnreadableShard
+from components.data.storage import StorageError
 
 from .lineage import Ledger
 from .opt_outs import opt_outs_of, opted_out
 from .progress import tracked
+from .row_filters import filter_versions, load_filters
 from .shards import Caught, ShardResult, guarded
 from .spec import open_workspace, spec_of
 from .workspace import Made, Outcome, UnfitParent, Workspace
@@ -61,13 +67,14 @@ def ingest(ws: Workspace, shards: Sequence[str]) -> Iterator[ShardResult]:
         "source": ws.dataset.source_settings(),
         "data": ws.recipe.data.model_dump(mode="json", include={"resolution", "max_rows_per_shard", "ingest"}),
     }
+    filters = filter_versions(ws.recipe.data.ingest)
     waiting: list[tuple[str, str, dict[str, str]]] = []
     for shard in shards:
         if int(shard) >= len(uris):
             yield ShardResult(shard, failure=f"raw_pairs[{shard}]: the source has only {len(uris)} shards")
             continue
         try:
-            inputs = {"source": _state_of(uris[int(shard)])}
+            inputs = {"source": reader.state(int(shard)), **filters}
         except (StorageError, FileNotFoundError) as error:
             yield ShardResult(shard, failure=f"raw_pairs[{shard}] from {uris[int(shard)]}: {error}")
             continue
@@ -80,7 +87,9 @@ def ingest(ws: Workspace, shards: Sequence[str]) -> Iterator[ShardResult]:
         return
     spec = spec_of(ws)
     results = ws.executor.map(
-        guarded(partial(_ingest_worker, spec)), [shard for shard, _, _ in waiting], resources=Resources(1.0)
+        guarded(partial(_ingest_worker, spec)),
+        [(shard, inputs["source"]) for shard, _, inputs in waiting],
+        resources=Resources(1.0),
     )
     results = tracked(results, log, "raw_pairs", len(waiting), "shards")
     for (shard, fingerprint, inputs), result in zip(waiting, results, strict=True):
@@ -94,48 +103,61 @@ def ingest(ws: Workspace, shards: Sequence[str]) -> Iterator[ShardResult]:
         )
 
 
-def _ingest_worker(spec: Mapping[str, Any]) -> Callable[[str], dict[str, Any]]:
+def _ingest_worker(spec: Mapping[str, Any]) -> Callable[[tuple[str, str]], dict[str, Any]]:
     ws = open_workspace(spec)
-    reader = open_reader(ws)
+    reader, config = open_reader(ws), ws.recipe.data.ingest
+    pictures = PictureProcess(config, config.max_picture_seconds)
+    filters = load_filters(config, ws.recipe.data.fit)
+    ws.scratch.mkdir(parents=True, exist_ok=True)
 
-    def work(shard: str) -> dict[str, Any]:
+    def work(item: tuple[str, str]) -> dict[str, Any]:
         started = time.perf_counter()
-        result = ingest_shard(reader, int(shard), ws.recipe.data.ingest, ws.dataset.license)
-        path, digest = ws.lake.write_table(f"raw_pairs/{shard}", result.table, schemas.RAW_PAIRS)
+        shard, state = item
+        uri = reader.shards()[int(shard)]
+        result = ingest_shard(
+            reader,
+            int(shard),
+            config,
+            ws.dataset.license,
+            normaliser=pictures,
+            filters=filters,
+            scratch=ws.scratch,
+        )
+        if reader.state(int(shard)) != state:
+            raise UnreadableShard(uri, "it changed while it was read")
+        path, digest = _write_part(ws, shard, result)
         rejected_path, _ = ws.lake.write_table(f"rejected/{shard}", result.rejected, schemas.REJECTED)
-        kept, rejected = result.table.num_rows, result.rejected.num_rows
         return {
             "data_version": digest,
             "path": path,
-            "num_rows": kept,
+            "num_rows": result.num_kept,
             "metadata": {
                 "read": result.num_read,
-                "kept": kept,
-                "rejected": rejected,
+                "kept": result.num_kept,
+                "rejected": result.rejected.num_rows,
                 "rejected_by_reason": dict(result.reasons),
                 "rejected_path": rejected_path,
-                "uri": reader.shards()[int(shard)],
+                "uri": uri,
             },
-            "pictures": {"sample": _sample(result.table)} if kept else {},
+            "pictures": {"sample": _sample(result.head(8))} if result.num_kept else {},
             "seconds": time.perf_counter() - started,
         }
 
     return work
 
 
+def _write_part(ws: Workspace, shard: str, result: IngestResult) -> tuple[str, str]:
+    """Put the kept rows into the lake without holding them; (path, digest)."""
+    with spooled_part(result.row_groups(), schemas.RAW_PAIRS, ws.scratch) as (data, digest):
+        path = f"raw_pairs/{shard}/{digest}.parquet"
+        ws.lake.write_bytes(path, cast(bytes, data))  # mapped memory, read as it is written
+        return path, digest
+
+
 def _sample(table: pa.Table) -> Image.Image:
-    first = table.slice(0, 8).to_pylist()
+    first = table.to_pylist()
     pixels = np.stack([decode_pixels(row["image"], SAMPLE_SIDE) for row in first])
     return captioned_grid(pixels, [row["caption"] for row in first], scale=1)
-
-
-def _state_of(uri: str) -> str:
-    """What tells that a source shard has changed: its size and modification time or etag."""
-    if uri.startswith("scenes://"):
-        return uri
-    filesystem, path = open_storage(uri)
-    with named_failures(uri, "read"):
-        return digest_of([uri, str(filesystem.ukey(path))])
 
 
 def build_image_set(ws: Workspace) -> Outcome:
@@ -155,19 +177,22 @@ def build_image_set(ws: Workspace) -> Outcome:
     settings: dict[str, Any] = {
         "evaluation_fraction": ws.dataset.evaluation_fraction,
         "examples": ws.dataset.example_settings(),
-        "data": ws.recipe.data.model_dump(mode="json", include={"max_rows_per_shard", "max_shards"}),
+        "data": ws.recipe.data.model_dump(mode="json", include={"max_rows_per_shard", "max_shards", "near_duplicates"}),
+        "duplicate_images": ws.recipe.data.ingest.duplicate_images,
     }
 
     if opt_outs.entries:
         settings["opt_out"] = opt_outs.settings()
 
     def make(_: str) -> Made:
-        keys = [key for part in parts for key in ws.lake.read_table(part.path, ["key"])["key"].to_pylist()]
-        repeated = len(keys) - len(set(keys))
-        if repeated:
-            raise UnfitParent(f"{repeated} keys of raw_pairs stand in more than one shard; keys must be unique")
+        looks = Looks.of(_looks(ws, parts), ws.recipe.data.ingest.duplicate_images)
+        found = copies(looks, ws.recipe.data.ingest.duplicate_images, ws.recipe.data.near_duplicates)
+        keys = [key for row, key in enumerate(looks.keys) if row not in found]
+        set_aside = _rejected_copies(ws, parts, looks, found)
+        rejected_path, _ = ws.lake.write_table("rejected/image_set", set_aside.table(), schemas.REJECTED)
+        places = _places(parts, found)
         matches = list(zip(parts, map(list, opted_out(ws, parts, opt_outs)), strict=True))
-        left_out = {key for _, found in matches for key in found}
+        left_out = {key for _, named in matches for key in named}
         seen_by = Ledger(ws).seen_by(matches) if left_out else []
         known = set(keys) - left_out
         evaluation = sum(split_of(key, ws.dataset.evaluation_fraction) == "evaluation" for key in known)
@@ -185,8 +210,9 @@ def build_image_set(ws: Workspace) -> Outcome:
                     "path": part.path,
                     "rows": part.num_rows,
                     "rejected": part.metadata["rejected"],
+                    "set_aside": places[number],
                 }
-                for part in parts
+                for number, part in enumerate(parts)
             ],
             "splits": {"train": len(known) - evaluation, "evaluation": evaluation},
             "examples": examples,
@@ -200,9 +226,11 @@ def build_image_set(ws: Workspace) -> Outcome:
             metadata={
                 "read": sum(part.metadata["read"] for part in parts),
                 "kept": len(keys),
-                "rejected": sum(part.metadata["rejected"] for part in parts),
+                "rejected": sum(part.metadata["rejected"] for part in parts) + len(set_aside),
                 "opted_out": len(left_out),
                 "opted_out_seen_by": [str(one.model.registry or one.model.asset) for one in seen_by],
+                "rejected_across_shards": set_aside.reasons(),
+                "rejected_path": rejected_path,
                 "train": len(known) - evaluation,
                 "evaluation": evaluation,
                 "ssc_examples": len(examples["ssc"]),
@@ -211,3 +239,35 @@ def build_image_set(ws: Workspace) -> Outcome:
         )
 
     return ws.materialize("image_set", inputs, settings, make)
+
+
+def _looks(ws: Workspace, parts: Sequence[Record]) -> Iterator[tuple[str, Mapping[str, list]]]:
+    """What tells copies, of the rows of all parts, without their pictures."""
+    columns = ["key", "sha256", "caption", "perceptual_hash", "colours"]
+    for part in parts:
+        for batch in ws.lake.batches(part.path, columns):
+            yield str(part.shard), {name: batch[name].to_pylist() for name in columns}
+
+
+def _rejected_copies(
+    ws: Workspace, parts: Sequence[Record], looks: Looks, found: Mapping[int, Rejection]
+) -> RejectedRows:
+    """The rows that are set aside for others', with the sources that their parts name."""
+    rejected, row = RejectedRows(), 0
+    for part in parts if found else []:
+        for source in ws.lake.read_table(part.path, ["source"])["source"].to_pylist():
+            if row in found:
+                rejected.add(looks.keys[row], source, found[row])
+            row += 1
+    return rejected
+
+
+def _places(parts: Sequence[Record], found: Mapping[int, Rejection]) -> list[list[int]]:
+    """By part: the numbers of its rows that are set aside."""
+    places: list[list[int]] = []
+    start = 0
+    for part in parts:
+        end = start + (part.num_rows or 0)
+        places.append([row - start for row in range(start, end) if row in found])
+        start = end
+    return places

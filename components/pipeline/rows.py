@@ -67,10 +67,10 @@ def load_rows(
     )
     opted_out = set(manifest["opted_out"])
     is_evaluation = np.empty(len(keys), dtype=bool)
-    is_allowed = np.empty(len(keys), dtype=bool)
+    is_allowed = _kept(manifest)
     for number, key in enumerate(rows.keys):
         is_evaluation[number] = split_of(key, ws.dataset.evaluation_fraction) == "evaluation"
-        is_allowed[number] = key not in opted_out
+        is_allowed[number] &= key not in opted_out
     is_train, is_evaluation = ~is_evaluation & is_usable & is_allowed, is_evaluation & is_allowed
     return SplitRows(subset(rows, np.flatnonzero(is_train)), subset(rows, np.flatnonzero(is_evaluation)))
 
@@ -107,6 +107,16 @@ def in_memory(rows: Rows, count: int) -> Rows:
 def with_text(rows: Rows, kind: str) -> Rows:
     """Only the rows that have a text of this kind."""
     return subset(rows, np.array([i for i, text in enumerate(rows.texts[kind]) if text is not None], dtype=np.int64))
+
+
+def _kept(manifest: Mapping[str, Any]) -> np.ndarray:
+    """Which rows of the image set's parts are no copies of others, bool (N,)."""
+    pieces = [np.zeros(0, dtype=bool)]
+    for entry in manifest["shards"]:
+        piece = np.ones(entry["rows"], dtype=bool)
+        piece[entry["set_aside"]] = False
+        pieces.append(piece)
+    return np.concatenate(pieces)
 
 
 def _parts_of(ws: Workspace, asset: str, manifest: Mapping[str, Any]) -> list[Record]:

@@ -17,6 +17,7 @@ import pyarrow as pa
 from components import schemas
 from components.data.ingest import ingest_shard
 from components.data.lake import ReadOnlyLake, Record, digest_of, folder_digest, part_of
+from components.data.part_writer import spooled_part
 from components.execution.local_executor import LocalExecutor
 from components.tracking import open_tracker
 
@@ -25,6 +26,7 @@ from .graph import ORDER
 from .ingest import build_image_set, open_reader
 from .latents import encode_stage, extract_text_encoder
 from .report import draw_first_pictures
+from .row_filters import load_filters
 from .study import ASSET as STUDY
 from .study import section_of_arm
 from .train import STAGES, new_trainer, weights_digest
@@ -113,8 +115,11 @@ def _first_steps(ws: Workspace, asset: str, record: Record, label: str) -> Compa
 def _first_shard(ws: Workspace, asset: str) -> Comparison:
     shard, record = next(iter(ws.lake.records(asset).items()))
     if asset == "raw_pairs":
-        result = ingest_shard(open_reader(ws), int(shard), ws.recipe.data.ingest, ws.dataset.license)
-        found = part_of(result.table, schemas.RAW_PAIRS)[1]
+        config = ws.recipe.data.ingest
+        filters = load_filters(config, ws.recipe.data.fit)
+        result = ingest_shard(open_reader(ws), int(shard), config, ws.dataset.license, filters=filters)
+        with spooled_part(result.row_groups(), schemas.RAW_PAIRS) as (_, found):
+            pass
         return Comparison(f"{asset}[{shard}]", "all rows", record.data_version, found)
     stage = recaption_stage(ws) if asset == "recaptioned" else encode_stage(ws)
     contract = schemas.TABLES[asset]

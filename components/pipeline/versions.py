@@ -5,8 +5,8 @@ staleness both read it.
 """
 
 CODE_VERSIONS = {
-    "raw_pairs": "1",
-    "image_set": "1",
+    "raw_pairs": "2",
+    "image_set": "2",
     "evaluation_clip": "1",
     "attribute_judge": "1",
     "clip": "1",

@@ -11,6 +11,7 @@ from pydantic import Field, ValidationError
 
 from components.captioning.quality import QualityConfig
 from components.contracts import Frozen, Resources
+from components.data.duplicates import NearDuplicates
 from components.data.ingest import IngestConfig
 from components.families.attribute_judge.config import JudgeConfig
 from components.families.captioner.config import CaptionerConfig
@@ -46,6 +47,9 @@ class DataConfig(Frozen):
     max_shards: int | None = Field(default=None, description="Take only the first shards (quick runs); none takes all.")
     max_rows_per_shard: int | None = Field(
         default=None, description="Take only the first rows of a shard; none takes all."
+    )
+    near_duplicates: NearDuplicates | None = Field(
+        default=None, description="Set near copies of pictures aside, across all shards; null: only equal ones."
     )
     ingest: IngestConfig = Field(default_factory=IngestConfig, description="Limits and rules for pictures.")
 

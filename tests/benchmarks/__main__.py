@@ -12,6 +12,7 @@ from pathlib import Path
 from components.pipeline.progress import silence_libraries
 
 from .graph import graph_over_direct_calls
+from .ingestion import ingestion_over_plain_loop
 from .measurement import Ratio
 from .recaptioning import recaptioning_over_generate
 from .training import cost_growth, stage_profiles, training_over_plain_loops
@@ -20,6 +21,7 @@ BENCHMARKS: dict[str, Callable[[Path], list[Ratio]]] = {
     "training": training_over_plain_loops,
     "stages": stage_profiles,
     "growth": cost_growth,
+    "ingest": ingestion_over_plain_loop,
     "recaptioning": lambda folder: [recaptioning_over_generate(folder)],
     "graph": lambda folder: [graph_over_direct_calls(folder)],
 }

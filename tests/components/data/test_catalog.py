@@ -74,10 +74,10 @@ def write_tar(target: Any, keys: list[str]) -> None:
             "source.format: unknown value 'parqet'; did you mean 'parquet'?",
         ),
         (
-            {"source": {"format": "folder", "uri": "x"}},
-            "source.format: unknown value 'folder'. Allowed: parquet, webdataset, scenes",
+            {"source": {"format": "zip", "uri": "x"}},
+            "source.format: unknown value 'zip'. Allowed: parquet, webdataset, folder, huggingface, scenes",
         ),
-        ({"source": {"uri": "x"}}, "source.format: missing. Allowed: parquet, webdataset, scenes"),
+        ({"source": {"uri": "x"}}, "source.format: missing. Allowed: parquet, webdataset, folder, huggingface, scenes"),
         (
             {"source": {"format": "scenes", "rows": 10, "rows_per_shard": 5, "noise": "loud"}},
             "source.noise: Input should be 'low', 'web' or 'high'",

@@ -30,6 +30,9 @@ class ListReader:
     def shards(self) -> Sequence[str]:
         return ["list://0"]
 
+    def state(self, shard: int) -> str:
+        return ""
+
     def read(self, shard: int) -> Iterator[SourceRow]:
         yield from self.rows
 
@@ -64,7 +67,6 @@ def test_every_row_is_kept_or_rejected_with_its_reason() -> None:
     rows = [
         row("good"),
         row("good", png("blue")),
-        row("other-shard", png("green")),
         row("none", problem=("no_image", "status failed")),
         row("cut", png()[:60]),
         row("noise", b"no picture"),
@@ -76,14 +78,14 @@ def test_every_row_is_kept_or_rejected_with_its_reason() -> None:
         row("x" * 600, png("gold")),
         row("copy"),
     ]
-    result = ingest_shard(ListReader(rows), 0, IngestConfig(), seen={"other-shard"})
+    result = ingest_shard(ListReader(rows), 0, IngestConfig())
     assert result.table["key"].to_pylist() == ["copy", "empty-caption"]
     assert result.num_read == len(rows)
     assert result.reasons == {
         "bad_caption": 1,
         "bad_key": 4,
         "duplicate_image": 1,
-        "duplicate_key": 2,
+        "duplicate_key": 1,
         "no_image": 1,
         "truncated": 1,
         "unsupported_format": 1,

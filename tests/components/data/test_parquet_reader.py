@@ -10,6 +10,7 @@ import pytest
 
 from components.data.parquet_reader import ParquetReader
 from components.data.sources import UnreadableShard
+from components.data.table_rows import TableColumns
 
 EMOJI = Path(__file__).resolve().parents[4] / "shared" / "data" / "emoji_parquet"
 
@@ -69,7 +70,7 @@ def test_rows_without_a_key_column_are_named_by_their_place(tmp_path: Path) -> N
 
 def test_columns_of_other_names_can_be_named(tmp_path: Path) -> None:
     table = {"photo": pa.array([b"x"], pa.binary()), "thumb": pa.array([b"y"], pa.binary()), "alt": ["one"], "no": [7]}
-    (row,) = ParquetReader([write(tmp_path, table)], image="photo", caption="alt", key="no").read(0)
+    (row,) = ParquetReader([write(tmp_path, table)], TableColumns(image="photo", caption="alt", key="no")).read(0)
     assert (row.key, row.image, row.caption) == ("7", b"x", "one")
     assert row.extra == {"alt": "one", "no": 7}
 
@@ -88,7 +89,7 @@ def test_columns_that_cannot_be_found_are_named_with_the_remedy(
 ) -> None:
     uri = write(tmp_path, {"photo": pa.array([b"x"], pa.binary()), "alt": ["one"]})
     with pytest.raises(UnreadableShard, match=remedy) as failure:
-        list(ParquetReader([uri], **names).read(0))
+        list(ParquetReader([uri], TableColumns(**names)).read(0))
     assert failure.value.uri == uri
 
 

@@ -124,7 +124,7 @@ def test_what_could_leave_the_archive_is_set_aside_and_nothing_is_written(tmp_pa
 
 
 def test_each_bad_row_has_its_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(webdataset_reader, "MAX_MEMBER_BYTES", 1000)
+    monkeypatch.setattr(webdataset_reader, "MAX_PICTURE_BYTES", 1000)
     members = [
         ("alone.txt", b"no picture"),
         ("failed.json", b'{"status": "failed_to_download", "error_message": "404"}'),

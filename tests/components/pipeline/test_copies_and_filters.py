@@ -1,0 +1,213 @@
+"""Copies across shards leave the image set, filters by model set rows aside; every row stays accounted for."""
+
+import io
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from PIL import Image
+from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessorPil
+
+from components.data.catalog import load_dataset
+from components.data.ingest import ClassifierFilter, ClipFilter, IngestConfig
+from components.data.lake import Lake
+from components.execution.local_executor import LocalExecutor
+from components.families.clip.config import ClipConfig
+from components.families.clip.model import build_clip
+from components.pipeline.ingest import build_image_set, ingest, shard_names
+from components.pipeline.row_filters import filter_versions, load_filters
+from components.pipeline.rows import load_rows
+from components.pipeline.workspace import Workspace
+from components.recipes import load_recipe
+from components.tracking import open_tracker
+from orchestration.checks import check_results
+
+CARD = """\
+name: mine
+description: pictures of the test
+license: CC0-1.0
+source: {format: parquet, uri: "data/*.parquet"}
+splits: {evaluation: 0.3}
+"""
+
+
+def picture(seed: int, format: str = "PNG", side: int = 64, **options: object) -> bytes:
+    pixels = np.random.default_rng(seed).integers(0, 256, (5, 5, 3), dtype=np.uint8)
+    sink = io.BytesIO()
+    Image.fromarray(pixels).resize((side, side), Image.Resampling.BICUBIC).save(sink, format, **options)
+    return sink.getvalue()
+
+
+def open_mine(tmp_path: Path, shards: list[dict[str, bytes]], **overrides: str) -> Workspace:
+    data = tmp_path / "datasets" / "mine" / "data"
+    data.mkdir(parents=True, exist_ok=True)
+    (data.parent / "dataset.yaml").write_text(CARD)
+    for number, rows in enumerate(shards):
+        table = {"key": list(rows), "png": list(rows.values()), "caption": ["words"] * len(rows)}
+        pq.write_table(pa.table(table), data / f"{number}.parquet")
+    return Workspace(
+        dataset=load_dataset("mine", tmp_path / "datasets"),
+        recipe=load_recipe("smoke", {"data.max_shards": "9", **overrides}),
+        lake=Lake(str(tmp_path / "lake")),
+        executor=LocalExecutor(),
+        tracker=open_tracker(f"local:{tmp_path / 'tracker'}"),
+        scratch=tmp_path / "scratch",
+    )
+
+
+def shards() -> list[dict[str, bytes]]:
+    """Four shards of ten pictures; equal and near copies of the first shard's lie in others."""
+    rows = [{f"{'bacd'[shard]}{i}": picture(10 * shard + i) for i in range(10)} for shard in range(4)]
+    rows[2]["c3"] = rows[0]["b1"]  # equal
+    rows[1]["a4"] = rows[0]["b2"]  # equal, and its key is smaller
+    rows[3]["d5"] = picture(3, "JPEG", quality=70)  # near to b3
+    rows[3]["d6"] = picture(4, side=48)  # near to b4
+    rows[3]["b7"] = picture(99)  # a key of the first shard
+    return rows
+
+
+NEAR = {"data.near_duplicates": '{"max_distance": 4}'}
+
+
+def set_aside(ws: Workspace) -> dict[str, str]:
+    record = build_image_set(ws).record
+    rejected = ws.lake.read_table(record.metadata["rejected_path"]).to_pylist()
+    assert {row["source"].rpartition("#")[0] for row in rejected} <= {
+        str(file) for file in (ws.dataset.folder / "data").iterdir()
+    }
+    return {row["key"]: row["reason"] for row in rejected}
+
+
+def test_copies_are_set_aside_across_shards_and_counted(tmp_path: Path) -> None:
+    ws = open_mine(tmp_path, shards(), **NEAR)
+    records = [result.outcome.record for result in ingest(ws, shard_names(ws)) if result.outcome]
+    assert [record.num_rows for record in records] == [10, 10, 10, 11]
+    assert set_aside(ws) == {
+        "c3": "duplicate_image",
+        "b2": "duplicate_image",
+        "d5": "near_duplicate",
+        "d6": "near_duplicate",
+        "b7": "duplicate_key",
+    }
+    record = ws.parent("image_set")
+    assert (record.metadata["read"], record.metadata["kept"], record.metadata["rejected"]) == (41, 36, 5)
+    assert record.metadata["rejected_across_shards"] == {"duplicate_image": 2, "duplicate_key": 1, "near_duplicate": 2}
+    assert all(result.passed for result in check_results("image_set", [record]))
+    rows = load_rows(ws)
+    keys = [*rows.train.keys, *rows.evaluation.keys]
+    assert len(keys) == len(set(keys)) == 36
+    assert not {"c3", "b2", "d5", "d6"} & set(keys)
+    assert "b7" in keys
+    assert (len(rows.train), len(rows.evaluation)) == (record.metadata["train"], record.metadata["evaluation"])
+
+
+def test_the_order_in_which_shards_ran_does_not_matter(tmp_path: Path) -> None:
+    manifests = []
+    for number, order in enumerate(([0, 1, 2, 3], [3, 2, 1, 0])):
+        ws = replace(open_mine(tmp_path, shards(), **NEAR), lake=Lake(str(tmp_path / f"lake{number}")))
+        names = shard_names(ws)
+        for run in (order[:2], order[2:]):
+            assert all(result.outcome for result in ingest(ws, [names[position] for position in run]))
+        manifests.append(build_image_set(ws).record.data_version)
+    assert manifests[0] == manifests[1]
+
+
+def test_rules_are_part_of_what_the_image_set_is_made_of(tmp_path: Path) -> None:
+    ws = open_mine(tmp_path, shards())
+    list(ingest(ws, shard_names(ws)))
+    assert set(set_aside(ws)) == {"c3", "b2", "b7"}
+    assert set(set_aside(open_mine(tmp_path, shards(), **NEAR))) == {"c3", "b2", "b7", "d5", "d6"}
+
+
+def test_a_source_that_changes_while_it_is_read_fails_its_shard(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from components.data.parquet_reader import ParquetReader
+
+    ws = open_mine(tmp_path, shards()[:2])
+    told = iter("1212")
+    monkeypatch.setattr(ParquetReader, "state", lambda self, shard: f"{shard}{next(told) if shard else 0}")
+    results = list(ingest(ws, shard_names(ws)))
+    assert results[0].outcome
+    assert "it changed while it was read" in str(results[1].failure)
+
+
+# --------------------------------------------------------------------------------------------------------- filters
+@pytest.fixture(scope="module")
+def classifier(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A small checkpoint whose label ``dark`` is the more likely the darker a picture is."""
+    folder = tmp_path_factory.mktemp("classifier")
+    torch.manual_seed(0)
+    shape = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    labels = {"id2label": {0: "light", 1: "dark"}, "label2id": {"light": 0, "dark": 1}}
+    model = ViTForImageClassification(ViTConfig(image_size=32, patch_size=16, **shape, **labels)).eval()
+    processor = ViTImageProcessorPil(size={"height": 32, "width": 32})
+    pictures = [Image.new("RGB", (32, 32), colour) for colour in ("white", "black")]
+    with torch.no_grad():
+        states = model.vit(**processor(pictures, return_tensors="pt")).last_hidden_state[:, 0]
+        towards_black = states[1] - states[0]
+        weight = 20 * towards_black / towards_black.norm() ** 2
+        model.classifier.weight.copy_(torch.stack([torch.zeros_like(weight), weight]))
+        model.classifier.bias.copy_(torch.stack([torch.zeros(()), -(weight @ (states[0] + states[1])) / 2]))
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    return str(folder)
+
+
+def flat(colour: str) -> bytes:
+    sink = io.BytesIO()
+    Image.new("RGB", (32, 32), colour).save(sink, "PNG")
+    return sink.getvalue()
+
+
+@pytest.mark.parametrize(("bounds", "kept"), [({"max_score": 0.5}, ["w"]), ({"min_score": 0.5}, ["b"])])
+def test_a_classifier_sets_rows_aside_by_one_label(
+    tmp_path: Path, classifier: str, bounds: dict[str, float], kept: list[str]
+) -> None:
+    config = ClassifierFilter(model=classifier, label="dark", **bounds)
+    overrides = {"data.ingest.classifier_filters": f"[{config.model_dump_json()}]"}
+    ws = open_mine(tmp_path, [{"b": flat("black"), "w": flat("white")}], **overrides)
+    (result,) = ingest(ws, shard_names(ws))
+    assert result.outcome, result.failure
+    record = result.outcome.record
+    assert ws.lake.read_table(record.path, ["key"])["key"].to_pylist() == kept
+    (rejected,) = ws.lake.read_table(record.metadata["rejected_path"]).to_pylist()
+    assert rejected["reason"] == "filtered"
+    assert rejected["detail"].startswith("dark ")
+    assert set(record.inputs) == {"source", f"filter {classifier}"}
+
+
+def test_a_label_that_the_classifier_lacks_is_named_with_those_it_has(classifier: str) -> None:
+    config = IngestConfig(classifier_filters=(ClassifierFilter(model=classifier, label="nsfw", max_score=0.5),))
+    with pytest.raises(ValueError, match="has no label 'nsfw'; it has dark, light"):
+        load_filters(config, "pad")
+
+
+def test_clip_scores_decide_by_their_bound(tmp_path: Path) -> None:
+    folder = tmp_path / "clip"
+    build_clip(ClipConfig(), ["words", "other words"], 32).save(folder)
+    images, captions = [picture(i) for i in range(6)], [f"words {i}" for i in range(6)]
+    (judge,) = load_filters(IngestConfig(clip_filter=ClipFilter(model=str(folder), min_score=-101)), "pad")
+    assert judge.judge(images, captions) == [None] * 6
+    (judge,) = load_filters(IngestConfig(clip_filter=ClipFilter(model=str(folder), min_score=101)), "pad")
+    scores = [float(verdict.detail.split(",")[0]) for verdict in judge.judge(images, captions) if verdict]
+    assert len(scores) == 6
+    middle = sorted(scores)[3]
+    (judge,) = load_filters(IngestConfig(clip_filter=ClipFilter(model=str(folder), min_score=middle - 0.006)), "pad")
+    verdicts = judge.judge(images, captions)
+    assert [verdict is None for verdict in verdicts] == [score >= middle - 0.006 for score in scores]
+    assert {verdict.reason for verdict in verdicts if verdict} == {"low_clip_score"}
+
+
+def test_other_weights_at_the_same_place_are_another_version(tmp_path: Path) -> None:
+    folder = tmp_path / "clip"
+    config = IngestConfig(clip_filter=ClipFilter(model=str(folder), min_score=0))
+    build_clip(ClipConfig(seed=0), ["words"], 32).save(folder)
+    before = filter_versions(config)
+    build_clip(ClipConfig(seed=1), ["words"], 32).save(folder)
+    assert filter_versions(config) != before
+    assert filter_versions(IngestConfig()) == {}
