@@ -10,15 +10,18 @@ import resource
 import signal
 import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import IO
 
 import pandas  # noqa: F401  # like s3fs: loaded before the processes that write are forked
 import pyarrow as pa
 import s3fs  # noqa: F401
 
 from components.data.lake import CURRENT, RECORD, Lake, Record
+from components.data.storage import Storage
 from components.pipeline.captions import build_training_set
 from components.pipeline.ingest import build_image_set, ingest, shard_names
 from components.pipeline.workspace import Made, Workspace
@@ -114,7 +117,7 @@ class AtFileEvent:
 
 
 class AtFileSize:
-    """Let the kernel kill this process as it writes the byte behind the first ``limit`` ones of any file."""
+    """Let the kernel kill this process as it writes the byte behind the first ``limit`` ones of a file of the lake."""
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
@@ -122,7 +125,26 @@ class AtFileSize:
     def __call__(self, lake: str) -> None:
         signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        create, put_folder = Storage.create, Storage.put_folder
+
+        @contextmanager
+        def limited_create(storage: Storage, path: str) -> Iterator[IO[bytes]]:
+            with self.limited(), create(storage, path) as file:
+                yield file
+
+        def limited_put_folder(storage: Storage, path: str, folder: Path) -> None:
+            with self.limited():
+                put_folder(storage, path, folder)
+
+        Storage.create, Storage.put_folder = limited_create, limited_put_folder
+
+    @contextmanager
+    def limited(self) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, (self.limit, resource.RLIM_INFINITY))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
 
 
 def _changes(event: str, arguments: tuple) -> bool:

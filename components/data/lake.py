@@ -229,6 +229,9 @@ class ReadOnlyLake(Lake):
     def write_bytes(self, path: str, data: bytes) -> None:
         """Leave the lake as it is."""
 
+    def put_file(self, path: str, file: Path) -> None:
+        """Leave the lake as it is."""
+
     def put_folder(self, path: str, folder: Path) -> None:
         """Leave the lake as it is."""
 

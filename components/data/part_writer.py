@@ -7,7 +7,6 @@ not: where parts lie (``components.data.lake``).
 from __future__ import annotations
 
 import hashlib
-import mmap
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -22,9 +21,9 @@ from components.schemas import TableContract
 @contextmanager
 def spooled_part(
     row_groups: Iterable[pa.Table], contract: TableContract, scratch: Path | None = None
-) -> Iterator[tuple[mmap.mmap, str]]:
-    """The part's bytes, mapped from a temporary file below ``scratch``, and their digest (16 hexadecimal digits)."""
-    with tempfile.TemporaryFile(dir=scratch) as file:
+) -> Iterator[tuple[Path, str]]:
+    """The part as a temporary file below ``scratch``, and the digest of its bytes (16 hexadecimal digits)."""
+    with tempfile.NamedTemporaryFile(dir=scratch) as file:
         with pq.ParquetWriter(file, contract.schema, compression="zstd") as writer:
             num_groups = 0
             for table in row_groups:
@@ -35,5 +34,4 @@ def spooled_part(
         file.flush()
         file.seek(0)
         digest = hashlib.file_digest(file, "sha256").hexdigest()[:16]
-        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            yield data, digest
+        yield Path(file.name), digest

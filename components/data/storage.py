@@ -154,6 +154,15 @@ class Storage:
         finally:
             partial.unlink(missing_ok=True)
 
+    def put_file(self, path: str, file: Path) -> None:
+        """Copy a local file to ``path``, where it appears whole."""
+        if self.is_local:
+            with self.create(path) as target, file.open("rb") as source:
+                shutil.copyfileobj(source, target, 2**20)
+            return
+        with named_failures(self.uri(path), "written"):
+            self._put(file, path)
+
     def put_folder(self, path: str, folder: Path) -> None:
         """Copy a local folder to ``path``, whole on a local disk; elsewhere file by file, each of them whole."""
         with named_failures(self.uri(path), "written"):

@@ -10,7 +10,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -148,9 +148,9 @@ def _ingest_worker(spec: Mapping[str, Any]) -> Callable[[tuple[str, str]], dict[
 
 def _write_part(ws: Workspace, shard: str, result: IngestResult) -> tuple[str, str]:
     """Put the kept rows into the lake without holding them; (path, digest)."""
-    with spooled_part(result.row_groups(), schemas.RAW_PAIRS, ws.scratch) as (data, digest):
+    with spooled_part(result.row_groups(), schemas.RAW_PAIRS, ws.scratch) as (file, digest):
         path = f"raw_pairs/{shard}/{digest}.parquet"
-        ws.lake.write_bytes(path, cast(bytes, data))  # mapped memory, read as it is written
+        ws.lake.put_file(path, file)
         return path, digest
 
 

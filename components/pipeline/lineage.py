@@ -28,7 +28,7 @@ from .train import STAGES
 from .versions import CODE_VERSIONS
 from .workspace import Workspace, kind_of
 
-ROW_COLUMNS = ["key", "sha256", "source_sha256", "width", "height", "caption", "source", "license"]
+ROW_COLUMNS = ["key", "sha256", "source_sha256", "width", "height", "perceptual_hash", "caption", "source", "license"]
 MANIFESTS = ("image_set", "training_set")
 Standing = Literal["trained on", "evaluation", "opted out", "captions rejected"]
 

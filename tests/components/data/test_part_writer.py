@@ -18,16 +18,16 @@ from components.schemas import RAW_PAIRS, REJECTED
 def test_the_bytes_are_those_of_the_whole_table(num_rows: int, tmp_path: Path) -> None:
     result = ingest_shard(ScenesReader(num_rows, num_rows), 0, IngestConfig(), scratch=tmp_path)
     expected, digest = part_of(result.table, RAW_PAIRS)
-    with spooled_part(result.row_groups(), RAW_PAIRS, tmp_path) as (data, found):
-        assert (bytes(data), found) == (expected, digest)
+    with spooled_part(result.row_groups(), RAW_PAIRS, tmp_path) as (file, found):
+        assert (file.read_bytes(), found) == (expected, digest)
     assert not list(tmp_path.iterdir())
 
 
 def test_a_part_of_no_rows_is_that_of_an_empty_table() -> None:
     empty = REJECTED.schema.empty_table()
     for groups in ([], [empty]):
-        with spooled_part(groups, REJECTED) as (data, digest):
-            assert (bytes(data), digest) == part_of(empty, REJECTED)
+        with spooled_part(groups, REJECTED) as (file, digest):
+            assert (file.read_bytes(), digest) == part_of(empty, REJECTED)
 
 
 def test_groups_of_large_pictures_have_fewer_rows(monkeypatch: pytest.MonkeyPatch) -> None:
