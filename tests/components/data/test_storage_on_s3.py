@@ -173,6 +173,13 @@ def test_large_files_arrive_whole_or_not_at_all(lake: Lake, s3: FaultyProxy, mon
     assert list(lake.files("big")) == []
 
 
+def test_a_folder_that_cannot_be_written_names_the_object(lake: Lake, s3: FaultyProxy, tmp_path: Path) -> None:
+    filled(lake, tmp_path)
+    s3.faults = [Fault("busy", "PUT", "unet/weights", times=1000)]
+    with pytest.raises(StorageError, match=r"models/clip/\w+/unet/weights cannot be written"):
+        lake.add_folder("models/clip", tmp_path / "model")
+
+
 def fail_midway(lake: Lake) -> None:
     with lake.create("a/file") as file:
         file.write(b"half")
