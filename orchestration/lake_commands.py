@@ -51,6 +51,7 @@ def table(rows: Sequence[Sequence[str]], indent: str = "  ") -> Iterator[str]:
 QUESTIONS = {
     "row": "KEY: where the row comes from, its captions, and which training sets and models saw it",
     "sha256": "DIGEST of a picture's bytes, in the source or as stored: the same for each of its rows",
+    "picture": "FILE or URI: its digests as an opt-out list has them, and the rows that hold it or a near copy",
     "source": "URI of a source file or folder, or URI#member of a row: what became of it",
     "captioner": "NAME/VERSION: its captions' shards, and what was trained on them",
     "model": "ASSET, ASSET@VERSION or NAME/VERSION: what it was made from, and what was made from it",
@@ -137,6 +138,15 @@ def _caption_cells(caption: Any) -> tuple[str, ...]:
     return caption.kind, when, caption.captioner, score, text
 
 
+def _picture_words(picture: Any) -> Iterator[str]:
+    yield f"picture {printable(picture.uri)}"
+    yield from table([("sha256", picture.sha256), ("perceptual_hash", picture.perceptual_hash)])
+    yield f"rows that hold it or a near copy: {len(picture.rows) or 'none'}"
+    for row in picture.rows:
+        saw = sum(not sight.through for sight in row.models)
+        yield f"  {printable(row.key)}: {saw} model versions were trained on it; atelier lineage row tells which"
+
+
 def _part_words(parts: Any) -> Iterator[str]:
     yield f"{printable(parts.what)}: {sum(part.num_rows or 0 for part in parts.parts)} rows in these parts"
     yield from table(_versions(parts.parts))
@@ -166,6 +176,7 @@ def _opted_out_words(row: Any) -> Iterator[str]:
 
 WORDS: dict[str, Callable[[Any], Iterator[str]]] = {
     "RowLineage": _row_words,
+    "PictureLineage": _picture_words,
     "PartLineage": _part_words,
     "ModelLineage": _model_words,
     "OptedOut": _opted_out_words,

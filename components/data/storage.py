@@ -137,9 +137,8 @@ class Storage:
         if not self.is_local:
             with tempfile.NamedTemporaryFile(prefix="atelier-") as file:
                 yield file
-                with named_failures(self.uri(path), "written"):
-                    file.flush()
-                    self._put(Path(file.name), path)
+                file.flush()
+                self._put(Path(file.name), path)
             return
         target = Path(self._place(path))
         partial = partial_path(target)
@@ -165,11 +164,11 @@ class Storage:
 
     def put_folder(self, path: str, folder: Path) -> None:
         """Copy a local folder to ``path``, whole on a local disk; elsewhere file by file, each of them whole."""
+        if not self.is_local:
+            for file in files_below(folder):
+                self._put(file, f"{path}/{file.relative_to(folder).as_posix()}")
+            return
         with named_failures(self.uri(path), "written"):
-            if not self.is_local:
-                for file in files_below(folder):
-                    self._put(file, f"{path}/{file.relative_to(folder).as_posix()}")
-                return
             target = Path(self._place(path))
             partial = partial_path(target)
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -188,7 +187,8 @@ class Storage:
                 shutil.rmtree(partial, ignore_errors=True)
 
     def _put(self, file: Path, path: str) -> None:
-        self.fs.put_file(str(file), self._place(path), **self._parts(file.stat().st_size))
+        with named_failures(self.uri(path), "written"):
+            self.fs.put_file(str(file), self._place(path), **self._parts(file.stat().st_size))
 
     def _parts(self, num_bytes: int) -> dict[str, int]:
         """How an upload is cut, for drivers of S3."""

@@ -21,7 +21,11 @@ from typing import Any, Literal
 import pyarrow.parquet as pq
 
 from components.data.catalog import split_of
+from components.data.images import ImageLimits, Rejection, normalise
 from components.data.lake import CURRENT, RECORD, Kind, Lake, LakeError, Record
+from components.data.opt_outs import OptOut, OptOuts
+from components.data.perceptual_hash import hash_text, perceptual_hash_of
+from components.data.storage import open_file
 
 from .opt_outs import opt_outs_of, opted_out
 from .train import STAGES
@@ -96,6 +100,16 @@ class RowLineage:
     captions: Sequence[CaptionVersion]
     sets: Sequence[SetStanding]
     models: Sequence[Sight]
+
+
+@dataclass(frozen=True, slots=True)
+class PictureLineage:
+    """A picture from outside: what an opt-out list would say of it, and the rows that hold it or a near copy."""
+
+    uri: str
+    sha256: str
+    perceptual_hash: str
+    rows: Sequence[RowLineage]
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,6 +273,20 @@ class Ledger:
         if not found:
             raise NotInLake(f"no version of raw_pairs in {self.lake.uri()} has a picture with the SHA-256 {digest}")
         return [self.row(key) for key in sorted({row["key"] for _, row in found})]
+
+    def picture(self, uri: str) -> PictureLineage:
+        """The rows that hold a picture file, or a near copy of it; all pictures are hashed the first time.
+
+        Raises ValueError where the file is no picture that ingestion would take.
+        """
+        with open_file(uri) as file:
+            stored = normalise(file.read(), ImageLimits())
+        if isinstance(stored, Rejection):
+            raise ValueError(f"{uri} is no picture that can be compared: {stored.reason}, {stored.detail}")
+        of_picture = hash_text(perceptual_hash_of(stored.data))
+        wanted = OptOuts((OptOut(sha256=stored.source_sha256), OptOut(perceptual_hash=of_picture)))
+        found = {key for matches in opted_out(self.ws, self.of("raw_pairs"), wanted) for key in matches}
+        return PictureLineage(uri, stored.source_sha256, of_picture, [self.row(key) for key in sorted(found)])
 
     def source(self, uri: str) -> PartLineage | RowLineage:
         """What became of source shards (a file's URI, or a folder's), or of the one row at ``URI#member``."""

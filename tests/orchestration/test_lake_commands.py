@@ -64,7 +64,10 @@ def test_a_row_is_told_in_words_and_for_programs(say, finished: Finished) -> Non
 def test_every_question_has_words(say, finished: Finished, tmp_path: Path, monkeypatch) -> None:
     captioner = str(finished.made["first_dsc_captioner"].registry)
     uri = finished.made["raw_pairs[00001]"].metadata["uri"]
+    picture = tmp_path / "picture.png"
+    picture.write_bytes(finished.ws.lake.read_table(finished.made["raw_pairs[00000]"].path)["image"][5].as_py())
     for question, of, expected in (
+        ("picture", str(picture), f"  {key_of(finished)}: "),
         ("source", uri, "24 rows in these parts"),
         ("captioner", captioner, "through prompt_upsampler"),
         ("model", "latent_diffusion", f"captions by: {finished.made['second_dsc_captioner'].registry}, "),

@@ -13,11 +13,12 @@ from components.data.lake import LakeError
 from components.data.opt_outs import OptOutError
 from components.data.perceptual_hash import hash_text, perceptual_hash_of
 from components.pipeline.captions import build_training_set
-from components.pipeline.ingest import build_image_set
+from components.pipeline.ingest import build_image_set, ingest, shard_names
 from components.pipeline.lineage import Ledger, ModelLineage, NotInLake, PartLineage, RowLineage, ancestry
 from components.pipeline.rows import load_rows
 from orchestration.checks import check_results
 from tests.finished_lake import Finished, finished_lake, keep_model
+from tests.workspaces import scenes_workspace
 
 
 @pytest.fixture(scope="module")
@@ -98,10 +99,31 @@ def test_held_out_and_rejected_rows_were_not_trained_on(finished: Finished, ledg
     assert {caption.rejected for caption in row.captions} == {"dsc empty"}
 
 
+def test_a_rejected_row_says_why(tmp_path) -> None:
+    ws = scenes_workspace(tmp_path, {"data.max_rows_per_shard": "4", "data.ingest.min_side": "64"})
+    assert not [result.failure for result in ingest(ws, shard_names(ws)) if result.failure]
+    row = Ledger(ws).row("000000001")
+    assert (row.versions, row.captions, row.models) == ([], [], [])
+    assert [(one["reason"], one["detail"]) for one in row.rejections] == [("too_small", "32x32 pixels, min_side is 64")]
+
+
 def test_a_picture_is_found_by_either_digest(finished: Finished, ledger: Ledger) -> None:
     raw = rows_of(finished)[3]
     for digest in (raw["sha256"], raw["source_sha256"], raw["sha256"].upper()):
         assert raw["key"] in [row.key for row in ledger.sha256(digest)]
+
+
+def test_a_picture_from_outside_leads_to_its_near_copies(finished: Finished, ledger: Ledger, tmp_path) -> None:
+    raw = rows_of(finished)[3]
+    with Image.open(io.BytesIO(raw["image"])) as opened:
+        opened.resize((128, 128), Image.Resampling.BICUBIC).save(tmp_path / "copy.jpg", quality=80)
+    found = ledger.picture(str(tmp_path / "copy.jpg"))
+    assert found.sha256 == hashlib.sha256((tmp_path / "copy.jpg").read_bytes()).hexdigest()
+    assert found.sha256 not in {row["source_sha256"] for row in rows_of(finished)}
+    assert raw["key"] in [row.key for row in found.rows]
+    (tmp_path / "text.jpg").write_text("no picture")
+    with pytest.raises(ValueError, match=r"text\.jpg is no picture that can be compared: unsupported_format"):
+        ledger.picture(str(tmp_path / "text.jpg"))
 
 
 def test_a_source_leads_to_everything_made_from_it(finished: Finished, ledger: Ledger) -> None:
