@@ -26,7 +26,7 @@ MIN_COEFFICIENT = 1.0  # below it all frequencies are rounding: less than one gr
 def perceptual_hash(image: Image.Image) -> int:
     """The hash of a picture of any size and mode, in [0, 2**64)."""
     greys = image.convert("L").resize((SIDE, SIDE), Image.Resampling.LANCZOS)
-    spectrum = dctn(np.asarray(greys, dtype=np.float64), norm="ortho")[FREQUENCIES, FREQUENCIES]
+    spectrum = np.asarray(dctn(np.asarray(greys, dtype=np.float64), norm="ortho"))[FREQUENCIES, FREQUENCIES]
     if np.abs(spectrum).max() < MIN_COEFFICIENT:
         return FLAT
     bits = (spectrum > np.median(spectrum)).ravel()

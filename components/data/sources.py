@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import IO, Any, Literal, TypeVar
 
-from fsspec import AbstractFileSystem
 from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
@@ -47,12 +46,12 @@ class UnreadableShard(RuntimeError):
         return f"{self.uri} cannot be read: {self.cause}. Mend or remove it, then materialize its partition again."
 
 
-def open_storage(uri: str) -> tuple[AbstractFileSystem, str]:
+def open_storage(uri: str) -> tuple[Any, str]:
     """The file system of a URI, and the path on it."""
     return url_to_fs(uri)
 
 
-def is_local(fs: AbstractFileSystem) -> bool:
+def is_local(fs: Any) -> bool:
     """Whether a file system is this machine's disk."""
     return isinstance(fs, LocalFileSystem)
 
