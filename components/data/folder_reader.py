@@ -26,9 +26,9 @@ from .sources import (
     MAX_TEXT_BYTES,
     CaptionRule,
     Problem,
-    UnreadableShard,
     caption_of,
     license_of,
+    open_shard,
     open_storage,
 )
 
@@ -202,13 +202,9 @@ def _beside(uri: str, name: str) -> str:
 def _describe(rows: dict[str, FolderRow], file: str, below: str, spool: IO[bytes]) -> None:
     """Join the entries of a caption file with the pictures; an entry without a picture becomes a row of its own."""
     name = PurePosixPath(file).name
-    fs, path = open_storage(file)
-    try:
-        with fs.open(path, "rb") as opened:
-            for entry in entries_of(name, opened):
-                _describe_one(rows, entry, f"{below}/{name}".lstrip("/"), below, spool)
-    except Exception as error:  # whatever storage or file bring, every caption of the folder depends on it
-        raise UnreadableShard(file, f"{type(error).__name__}: {error}") from error
+    with open_shard(file) as opened:  # every caption of the folder depends on it
+        for entry in entries_of(name, opened):
+            _describe_one(rows, entry, f"{below}/{name}".lstrip("/"), below, spool)
 
 
 def _describe_one(rows: dict[str, FolderRow], entry: CaptionEntry, file: str, below: str, spool: IO[bytes]) -> None:

@@ -37,6 +37,8 @@ from .sources import within_time
 
 MAX_KEY_CHARS = 512
 MAX_DETAIL_CHARS = 500
+BATCH_ROWS = 16  # whose pictures are normalised in one go
+BATCH_BYTES = 8 * 2**20
 FILTER_BATCH = 32  # rows that a filter judges at once
 MAX_GROUP_BYTES = 64 * 2**20  # of the pictures in a row group
 NO_IMAGE = Rejection("no_image", "the reader gave no picture")
@@ -191,35 +193,42 @@ def ingest_shard(
     time and memory) and wait in a temporary file below ``scratch``. Raises
     :class:`components.data.sources.UnreadableShard` where the shard itself is broken or takes too long.
     """
-    pictures = normaliser or LocalNormaliser(config)
-    shelf = _Shelf(config, license, filters, _Spool(scratch))
-    at_work: tuple[SourceRow, str] | None = None  # while one picture is decoded the next row is read
+    shelf = _Shelf(config, license, filters, _Spool(scratch), normaliser or LocalNormaliser(config))
     for row in within_time(lambda: reader.read(shard), reader.shards()[shard], config.max_shard_seconds):
-        caption = shelf.check(row)
-        if isinstance(caption, Rejection) or row.image is None:
-            shelf.reject(row, caption if isinstance(caption, Rejection) else NO_IMAGE)
-            continue
-        finished = pictures.result() if at_work else None
-        pictures.submit(row.image)
-        if at_work and finished:
-            shelf.take(*at_work, finished)
-        at_work = row, caption
-    if at_work:
-        shelf.take(*at_work, pictures.result())
+        shelf.add(row)
     return shelf.result()
 
 
 class _Shelf:
     """The rows of one shard while it is read: those kept so far by key, and those rejected."""
 
-    def __init__(self, config: IngestConfig, license: str, filters: Sequence[RowFilter], spool: _Spool) -> None:
+    def __init__(
+        self,
+        config: IngestConfig,
+        license: str,
+        filters: Sequence[RowFilter],
+        spool: _Spool,
+        normaliser: Normaliser,
+    ) -> None:
         self.config, self.license, self.filters, self.spool = config, license, filters, spool
+        self.normaliser = normaliser
         self.kept: dict[str, _Place] = {}
         self.rejected = RejectedRows()
         self._keys: set[str] = set()
+        self._batch: list[tuple[SourceRow, str, bytes]] = []
         self._unjudged: list[str] = []
 
-    def check(self, row: SourceRow) -> str | Rejection:
+    def add(self, row: SourceRow) -> None:
+        """Take a row: it is set aside at once, or waits until its batch is full."""
+        caption = self._check(row)
+        if isinstance(caption, Rejection) or row.image is None:
+            self._reject(row, caption if isinstance(caption, Rejection) else NO_IMAGE)
+            return
+        self._batch.append((row, caption, row.image))
+        if len(self._batch) == BATCH_ROWS or sum(len(image) for _, _, image in self._batch) >= BATCH_BYTES:
+            self._normalise()
+
+    def _check(self, row: SourceRow) -> str | Rejection:
         """The row's clean caption, or what is wrong with it as far as it can be told without decoding its picture."""
         if row.problem is not None:
             return Rejection(*row.problem)
@@ -234,14 +243,20 @@ class _Shelf:
             self._keys.add(row.key)
         return caption
 
-    def reject(self, row: SourceRow, rejection: Rejection) -> None:
-        """Set a row aside."""
+    def _reject(self, row: SourceRow, rejection: Rejection) -> None:
         self.rejected.add(row.key, row.source, rejection)
 
-    def take(self, row: SourceRow, caption: str, outcome: NormalisedImage | Rejection) -> None:
+    def _normalise(self) -> None:
+        """Have the waiting pictures looked at."""
+        outcomes = self.normaliser.normalise_all([image for _, _, image in self._batch])
+        for (row, caption, _), outcome in zip(self._batch, outcomes, strict=True):
+            self._take(row, caption, outcome)
+        self._batch.clear()
+
+    def _take(self, row: SourceRow, caption: str, outcome: NormalisedImage | Rejection) -> None:
         """Put a row whose picture has been looked at where it belongs."""
         if isinstance(outcome, Rejection):
-            self.reject(row, outcome)
+            self._reject(row, outcome)
             return
         columns = {
             "width": outcome.width,
@@ -261,7 +276,8 @@ class _Shelf:
             self._filter()
 
     def result(self) -> IngestResult:
-        """The shard's tables, once every row has been taken."""
+        """The shard's tables, once every row has been added."""
+        self._normalise()
         self._filter()
         if self.config.duplicate_images != "keep":
             self._drop_duplicate_images()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import IO
+from typing import IO, Any
 
 import pyarrow.parquet as pq
 
@@ -103,18 +103,18 @@ class _Compact:
     def __init__(self, data: bytes) -> None:
         self.data, self.position = data, 0
 
-    def struct(self, depth: int = 0) -> dict[int, object]:
+    def struct(self, depth: int = 0) -> dict[int, Any]:
         """The fields of a struct by their number."""
         if depth > _MAX_DEPTH:
             raise IndexError("nested too deep")
-        fields: dict[int, object] = {}
+        fields: dict[int, Any] = {}
         number = 0
         while (head := self._byte()) != 0:
             number = number + (head >> 4) if head >> 4 else self._zigzag()
             fields[number] = self._value(head & 0xF, depth)
         return fields
 
-    def _value(self, kind: int, depth: int) -> object:
+    def _value(self, kind: int, depth: int) -> Any:
         if kind in (_TRUE, _FALSE):
             return kind == _TRUE
         if kind == _BYTE:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as TookTooLong
 from pathlib import Path, PurePosixPath
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from .sources import MAX_PICTURE_BYTES, Problem, is_local, open_storage
 
@@ -42,7 +42,7 @@ class PictureFolder:
         try:
             if self.is_local and not Path(path).is_file():  # a pipe would be waited for, a device read for ever
                 return "no_image", f"{name!r} is not a file below {self.uri}"
-            data = self.fs.cat_file(path, start=0, end=max_bytes + 1)
+            data: Any = self.fs.cat_file(path, start=0, end=max_bytes + 1)
         except Exception as error:  # storage drivers raise many things; each costs this picture alone
             return "no_image", f"{name!r} below {self.uri}: {type(error).__name__}: {error}"
         if len(data) > max_bytes:

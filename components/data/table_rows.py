@@ -196,8 +196,8 @@ def _num_array_bytes(values: pa.Array | None) -> int:
     if values is None:
         return 0
     if pa.types.is_dictionary(values.type) and (_is_text(values.type) or _is_binary(values.type)):
-        lengths = pc.take(pc.binary_length(values.dictionary), values.indices)
-        return 16 * len(values) + (pc.sum(lengths).as_py() or 0)
+        lengths = pc.call_function("binary_length", [values.dictionary]).take(values.indices)
+        return 16 * len(values) + (pc.call_function("sum", [lengths]).as_py() or 0)
     return max(16 * len(values), values.nbytes)
 
 

@@ -20,11 +20,14 @@ from PIL import Image
 from components import schemas
 from components.data.catalog import load_dataset
 from components.data.images import ImageLimits, NormalisedImage, normalise, normalise_caption
+from components.data.lake import Lake
 from components.data.parquet_reader import ParquetReader
 from components.execution.local_executor import LocalExecutor
 from components.execution.ray_executor import RayExecutor
 from components.pipeline.ingest import ingest, shard_names
 from components.pipeline.workspace import Workspace
+from components.recipes import load_recipe
+from components.tracking import open_tracker
 
 from .measurement import Ratio, open_bench_workspace
 
@@ -130,7 +133,14 @@ def _measure_memory(datasets: Path, home: Path, num_shards: int) -> float:
     import gc
     import resource
 
-    ws = open_photos(datasets, open_bench_workspace(home, LocalExecutor()))
+    ws = Workspace(  # with nothing that a worker does not have, such as MLflow
+        dataset=load_dataset("photos", datasets),
+        recipe=load_recipe("smoke", {"data.max_shards": "null", "data.max_rows_per_shard": "null"}),
+        lake=Lake(str(home / "lake")),
+        executor=LocalExecutor(),
+        tracker=open_tracker(f"local:{home / 'tracker'}"),
+        scratch=home / "scratch",
+    )
     _make(ws, shard_names(ws)[:num_shards])
     gc.collect()  # ends the decoder, so that its memory is known
     return sum(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)) / 1024

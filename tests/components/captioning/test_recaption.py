@@ -62,6 +62,8 @@ def part(tmp_path):
             "height": 24,
             "sha256": f"{n:064d}",
             "source_sha256": f"{n:064d}",
+            "perceptual_hash": f"{n:016d}",
+            "colours": bytes(48),
             "caption": f"raw {n}",
             "source": f"test#{n}",
             "license": "CC0-1.0",

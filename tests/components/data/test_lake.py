@@ -26,9 +26,14 @@ def record(**changes) -> Record:
 
 
 def raw_pairs(num_rows: int) -> pa.Table:
-    texts = ("key", "sha256", "source_sha256", "caption", "source", "license")
+    texts = ("key", "sha256", "source_sha256", "perceptual_hash", "caption", "source", "license")
     columns = {name: [f"{name}{i}" for i in range(num_rows)] for name in texts}
-    columns |= {"image": [b"x"] * num_rows, "width": [1] * num_rows, "height": [1] * num_rows}
+    columns |= {
+        "image": [b"x"] * num_rows,
+        "colours": [b"x"] * num_rows,
+        "width": [1] * num_rows,
+        "height": [1] * num_rows,
+    }
     return pa.table(columns)
 
 

@@ -20,8 +20,8 @@ def png(side: int = 32, colour: str = "red", format: str = "PNG") -> bytes:
 
 
 def ask(process: PictureProcess, data: bytes) -> NormalisedImage | Rejection:
-    process.submit(data)
-    return process.result()
+    (answer,) = process.normalise_all([data])
+    return answer
 
 
 @pytest.fixture(scope="module")
@@ -33,6 +33,19 @@ def process():
 @pytest.mark.parametrize("data", [png(), png(format="JPEG"), png()[:50], b"", b"no picture", png(4)], ids=range(6))
 def test_it_answers_as_the_function_does(process: PictureProcess, data: bytes) -> None:
     assert ask(process, data) == normalise(data, ImageLimits())
+
+
+def test_a_batch_is_answered_in_order_whatever_is_in_it(process: PictureProcess) -> None:
+    batch = [png(), b"", png(colour="blue"), png()[:70], png(300, "green"), b"x" * (33 * 2**20), png(4)] * 5
+    assert list(process.normalise_all(batch)) == [normalise(data, ImageLimits()) for data in batch]
+    assert list(process.normalise_all([])) == []
+
+
+def test_a_batch_of_which_nobody_reads_the_rest_does_not_disturb_the_next(process: PictureProcess) -> None:
+    answers = process.normalise_all([png(), png(), png()])
+    next(answers)
+    answers.close()
+    assert ask(process, png(colour="blue")) == normalise(png(colour="blue"), ImageLimits())
 
 
 def test_what_is_too_large_is_not_sent(process: PictureProcess) -> None:
@@ -49,14 +62,15 @@ def test_a_decoder_that_hangs_costs_its_picture_and_is_ended() -> None:
         stopped = hanging._child.pid
         os.kill(stopped, signal.SIGSTOP)
         started = time.monotonic()
-        found = ask(hanging, png())
+        answers = hanging.normalise_all([png(), png(colour="blue")])
+        found = next(answers)
         assert isinstance(found, Rejection)
         assert found.reason == "too_slow"
         assert time.monotonic() - started < 10
         with pytest.raises(ProcessLookupError):
             os.kill(stopped, 0)
         hanging.max_seconds = 60.0
-        assert isinstance(ask(hanging, png()), NormalisedImage)
+        assert list(answers) == [normalise(png(colour="blue"), ImageLimits())]
 
 
 def test_a_decoder_that_was_ended_from_outside_costs_nothing() -> None:
@@ -78,7 +92,10 @@ def test_a_picture_on_which_the_decoder_ends_twice_is_set_aside(monkeypatch: pyt
             write(pipe, head, data)
 
         monkeypatch.setattr(picture_process, "_write_frame", write_and_kill)
-        assert ask(process, png()) == Rejection("crashed", "the decoder ended twice, with status -9")
+        answers = process.normalise_all([png(), png(colour="blue")])
+        assert next(answers) == Rejection("crashed", "the decoder ended twice, with status -9")
+        monkeypatch.undo()
+        assert list(answers) == [normalise(png(colour="blue"), ImageLimits())]
 
 
 def test_memory_has_a_limit() -> None:
@@ -108,4 +125,4 @@ def test_an_absurd_answer_is_not_believed() -> None:
     with os.fdopen(read, "rb", 0) as pipe, os.fdopen(write, "wb", 0) as sink:
         sink.write(b'{"bytes": 99999999999}\n')
         with pytest.raises(EOFError):
-            picture_process._read_frame(pipe, None)
+            picture_process._Frames(pipe).read(None)

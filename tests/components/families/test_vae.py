@@ -150,7 +150,8 @@ def test_a_worker_encodes_stored_pictures_row_group_by_row_group(folder: Path, t
         "width": [32] * 10,
         "height": [32] * 10,
         **{name: [f"{name}-{key}" for key in rows.keys] for name in ("sha256", "source_sha256", "caption")},
-        **{name: [name] * 10 for name in ("source", "license")},
+        **{name: [name] * 10 for name in ("source", "license", "perceptual_hash")},
+        "colours": [b"48 bytes"] * 10,
     }
     path = tmp_path / "raw.parquet"
     pq.write_table(pa.table(columns, schema=RAW_PAIRS.schema), path, row_group_size=6)
