@@ -6,11 +6,14 @@ and store the figures and the verdict with the data, because a blocking check st
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import dagster as dg
 
+from components.captioning.quality import CAPTION_TESTS
 from components.data.lake import Record
+from components.pipeline.champions import GOLDEN_TEST
 
 Answer = tuple[bool, dict[str, Any]]
 
@@ -25,8 +28,24 @@ def _rows_conserved(records: Sequence[Record]) -> Answer:
     return not lost, {**totals, **lost}
 
 
-def _captions_fit_for_training(records: Sequence[Record]) -> Answer:
-    return not any(r.verdict for r in records), {str(r.shard): r.verdict for r in records if r.verdict}
+def _nothing_against(test: str, records: Sequence[Record]) -> Answer:
+    """What one of the caption tests has against a record, by its shard; the figures behind it where it has none."""
+    found = {
+        str(r.shard or r.asset): "; ".join(r.metadata["complaints"][test])
+        for r in records
+        if test in r.metadata["complaints"]
+    }
+    return not found, found
+
+
+def _golden_pictures(records: Sequence[Record]) -> Answer:
+    """Which golden pictures failed and which fact it was, also where few enough failed."""
+    passed, found = _nothing_against(GOLDEN_TEST, records)
+    figures = {
+        "pictures": records[0].metadata["golden_pictures"],
+        "failed": len(records[0].metadata["golden_failures"]),
+    }
+    return passed, {**found, **figures, **records[0].metadata["golden_failures"]}
 
 
 def _has_rows(records: Sequence[Record]) -> Answer:
@@ -57,6 +76,9 @@ MODEL_CHECK: Check = (
     "Every logged loss is finite and the last is below the first.",
     _loss_is_finite_and_falls,
 )
+CAPTION_CHECKS: list[Check] = [
+    (test, description, partial(_nothing_against, test)) for test, description in CAPTION_TESTS.items()
+]
 MODELS = (
     "evaluation_clip",
     "attribute_judge",
@@ -74,9 +96,11 @@ MODELS = (
 CHECKS: dict[str, list[Check]] = {
     "raw_pairs": [("rows_conserved", "Kept and rejected rows add up to the rows read.", _rows_conserved)],
     "image_set": [("has_both_splits", "Both the training and the evaluation split hold rows.", _has_both_splits)],
-    "recaptioned": [
-        ("captions_fit_for_training", "The caption tests found nothing against a shard.", _captions_fit_for_training)
+    "champion_captioners": [
+        *CAPTION_CHECKS,
+        (GOLDEN_TEST, "Captions of golden pictures say what they must and nothing that is false.", _golden_pictures),
     ],
+    "recaptioned": CAPTION_CHECKS,
     "latents": [("has_rows", "Every shard holds latents.", _has_rows)],
     **{asset: [MODEL_CHECK] for asset in MODELS},
 }

@@ -30,6 +30,7 @@ from .dataset_file import (
     did_you_mean,
     read_dataset_file,
 )
+from .golden import GoldenPicture, read_golden
 from .images import Rejection, normalise_caption
 from .parquet_reader import ParquetReader
 from .scenes import ScenesReader
@@ -216,6 +217,18 @@ class Dataset:
         if not texts:
             raise DatasetError(f"{self.folder / name}: it holds no example of the train split")
         return texts
+
+    def golden(self) -> list[GoldenPicture]:
+        """The golden pictures of the data set's file; empty where it has none."""
+        return read_golden(self.folder / self.facts.golden) if self.facts.golden else []
+
+    def golden_settings(self) -> list[Any]:
+        """What decides the golden test, for fingerprints; picture files by their content."""
+        settings = []
+        for golden in self.golden():
+            content = (self.folder / golden.picture).read_bytes() if golden.picture else b""
+            settings.append(golden.model_dump(mode="json") | {"sha256": hashlib.sha256(content).hexdigest()})
+        return settings
 
     def _example_file(self, kind: str, name: str) -> bytes:
         try:

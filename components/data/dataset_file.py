@@ -141,6 +141,9 @@ class DatasetFile(Frozen):
         description="Where the rows lie: one source, or a list.", min_length=1
     )
     examples: Examples = Field(default=Examples(), description="Small sets of good captions.")
+    golden: str | None = Field(
+        default=None, description="JSON lines of pictures with facts that captions must say, and must not."
+    )
     splits: Splits = Field(default=Splits(), description="How rows are split.")
     recipe: str = Field(default="tiny", description="The recipe that is used where none is named.")
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
-from .captions import build_training_set, choose_champions, recaption
+from .captions import build_training_set, recaption
+from .champions import choose_champions
 from .ingest import build_image_set, ingest, shard_names
 from .latents import encode, extract_text_encoder
 from .report import evaluate

@@ -55,7 +55,7 @@ def base() -> Recipe:
             model=captioner.model_copy(update={"text_kind": "dsc_example", "contrastive_weight": 0.0}),
             training=training(4_000, 128, 3e-4),
         ),
-        recaption=RecaptionConfig(workers=gpu),
+        recaption=RecaptionConfig(workers=gpu, batch_multiple=512),
         vae=Trained(model=VaeConfig(block_out_channels=(64, 128)), training=training(20_000, 128, 5e-4)),
         latents=gpu,
         prompt_upsampler=Trained(

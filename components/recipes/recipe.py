@@ -70,7 +70,16 @@ class RecaptionConfig(Frozen):
         default=0.0, description="0 writes greedily; above, captions are sampled per (seed, key).", ge=0
     )
     seed: int = Field(default=0, description="Seed of sampled captions.")
-    num_gate_pictures: int = Field(default=256, description="Held-out pictures on which captioners must pass.", gt=0)
+    batch_multiple: int = Field(
+        default=32,
+        description="Batches are filled up to a multiple of so many rows, so that a caption does not depend on how "
+        "many others are written with it; on GPUs 512, which gives every batch the same shape.",
+        gt=0,
+    )
+    num_gate_pictures: int = Field(default=256, description="Held-out pictures on which captioners must pass.", gt=1)
+    num_golden_pictures: int = Field(
+        default=32, description="Golden pictures made from ground truth, where the data set names none.", ge=0
+    )
     quality: QualityConfig = Field(default_factory=QualityConfig, description="Thresholds of the caption tests.")
     workers: MapConfig = Field(default_factory=MapConfig, description="Resources of captioning workers.")
 

@@ -20,6 +20,10 @@ LENIENT = QualityConfig(
     min_clip_margin=-100,
     max_style_drift=1.0,
     max_length_ratio=1000.0,
+    max_length_shift=1.0,
+    max_word_drift=1.0,
+    max_invented_fraction=1.0,
+    max_golden_failures=1.0,
 )
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from components.pipeline.progress import silence_libraries
 
 from .graph import graph_over_direct_calls
+from .incremental import incremental_over_everything
 from .measurement import Ratio
 from .recaptioning import recaptioning_over_generate
 from .training import cost_growth, training_over_plain_loops
@@ -20,6 +21,7 @@ BENCHMARKS: dict[str, Callable[[Path], list[Ratio]]] = {
     "training": training_over_plain_loops,
     "growth": cost_growth,
     "recaptioning": lambda folder: [recaptioning_over_generate(folder)],
+    "incremental": incremental_over_everything,
     "graph": lambda folder: [graph_over_direct_calls(folder)],
 }
 

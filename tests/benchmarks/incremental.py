@@ -1,0 +1,97 @@
+"""What recaptioning costs when little has changed: eight shards, against writing all of their captions."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from components.contracts import Executor
+from components.execution.ray_executor import RayExecutor
+from components.pipeline.captions import recaption
+from components.pipeline.champions import choose_champions
+from components.pipeline.graph import make
+from components.pipeline.ingest import shard_names
+from components.pipeline.workspace import Workspace
+
+from .measurement import Ratio, open_bench_workspace
+
+NUM_ROUNDS = 3
+NUM_CPUS = 2
+NUM_SHARDS, NUM_ROWS = 8, 2900
+ASSETS = ("raw_pairs", "image_set", "clip", "base_captioner", "ssc_captioner", "dsc_captioner", "champion_captioners")
+
+
+def incremental_over_everything(folder: Path) -> list[Ratio]:
+    """Seconds of three changes over those of writing every caption; Ray is up, models are loaded in each of them."""
+    scratch: list[float] = []
+    seconds: dict[str, list[float]] = {change: [] for change in CHANGES}
+    written: dict[str, str] = {}
+    with RayExecutor("local", num_cpus=NUM_CPUS) as executor:
+        for number in range(NUM_ROUNDS):
+            ws = _workspace(folder / str(number), executor)
+            for asset in ASSETS:
+                make(ws, asset)
+            scratch.append(_recaptioned(ws))
+            for change, (prepare, _) in CHANGES.items():
+                ws = prepare(ws)
+                seconds[change].append(_recaptioned(ws))
+                written[change] = _written(ws) if change != "nothing changed" else "no SSC, no DSC"
+    settings = f"{NUM_SHARDS * NUM_ROWS} pictures of 32 px in {NUM_SHARDS} shards, {NUM_CPUS} CPUs"
+    return [
+        Ratio.of(
+            f"recaptioning, {change} / everything",
+            seconds[change],
+            scratch,
+            "seconds",
+            aim,
+            f"written: {written[change]}; {settings}",
+        )
+        for change, (_, aim) in CHANGES.items()
+    ]
+
+
+def _workspace(home: Path, executor: Executor) -> Workspace:
+    return _with(
+        open_bench_workspace(home, executor),
+        {"data.max_shards": str(NUM_SHARDS), "data.max_rows_per_shard": str(NUM_ROWS)},
+    )
+
+
+def _with(ws: Workspace, overrides: dict[str, str]) -> Workspace:
+    return ws.with_recipe(ws.recipe.with_overrides(overrides))
+
+
+def _grown(ws: Workspace) -> Workspace:
+    """One per cent more rows in every shard, read already."""
+    grown = _with(ws, {"data.max_rows_per_shard": str(NUM_ROWS + NUM_ROWS // 100)})
+    make(grown, "raw_pairs")
+    return grown
+
+
+def _upgraded(ws: Workspace) -> Workspace:
+    """Another DSC captioner, promoted already."""
+    upgraded = _with(ws, {"dsc_captioner.training.seed": "1"})
+    make(upgraded, "dsc_captioner")
+    choose_champions(upgraded)
+    return upgraded
+
+
+CHANGES: dict[str, tuple[Callable[[Workspace], Workspace], str]] = {
+    "nothing changed": (lambda ws: ws, "seconds"),
+    "1 % new rows": (_grown, "near 0.01"),
+    "a new DSC captioner": (_upgraded, "no SSC"),
+}
+
+
+def _recaptioned(ws: Workspace) -> float:
+    started = time.perf_counter()
+    failures = [result.failure for result in recaption(ws, shard_names(ws)) if result.failure]
+    if failures:
+        raise RuntimeError(failures[0])
+    return time.perf_counter() - started
+
+
+def _written(ws: Workspace) -> str:
+    records = ws.lake.records("recaptioned").values()
+    counts = {kind: sum(record.metadata[f"{kind}_written"] for record in records) for kind in ("ssc", "dsc")}
+    total = sum(record.num_rows or 0 for record in records)
+    return ", ".join(f"{kind.upper()} {count} of {total} ({count / total:.1%})" for kind, count in counts.items())
