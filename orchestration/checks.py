@@ -82,6 +82,7 @@ CAPTION_CHECKS: list[Check] = [
 MODELS = (
     "evaluation_clip",
     "attribute_judge",
+    "second_judge",
     "clip",
     "base_captioner",
     "ssc_captioner",

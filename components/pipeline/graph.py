@@ -52,6 +52,7 @@ ORDER = (
     "consistency_decoder",
     "evaluation_clip",
     "attribute_judge",
+    "second_judge",
     "caption_blend_study",
     "evaluation_report",
 )

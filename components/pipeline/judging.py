@@ -12,15 +12,21 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from components.contracts import Rows
+from components.data.catalog import DATASETS
 from components.families.latent_diffusion.config import LatentDiffusionConfig
 
 from .rows import subset
 from .workspace import Workspace
 
 if TYPE_CHECKING:
+    from components.data.scene_graph import Scene
     from components.evaluation.measurement import Judges, PromptSet
+    from components.evaluation.prompts import Prompt
 
 PROMPT_KINDS = ("short", "descriptive")
+RELATIONS = "relations"  # a kind of prompt of its own: "left of" and "above", without places
+MAX_RELATION_PROMPTS = 100
+SCENES_SUITE = DATASETS / "prompts" / "scenes.jsonl"
 SYNTHETIC_NAMES = {"truth_ssc": "oracle-ssc", "truth_dsc": "oracle"}
 
 
@@ -63,11 +69,39 @@ def prompt_sets(rows: Rows, num_prompts: int) -> list[PromptSet]:
     ]
 
 
+def final_prompt_sets(rows: Rows, num_prompts: int) -> list[PromptSet]:
+    """The prompts of a model's final figures: held-out ones, and relations where the truth is known."""
+    from components.data import scenes as world
+    from components.evaluation.measurement import PromptSet
+
+    sets = prompt_sets(rows, num_prompts)
+    related = [found for scene in rows.scenes or () if (found := world.relation_prompt(scene))]
+    related = related[: min(num_prompts, MAX_RELATION_PROMPTS)]
+    if not related:
+        return sets
+    return [PromptSet(RELATIONS, [text for text, _ in related], [facts for _, facts in related]), *sets]
+
+
 def raw_prompts(rows: Rows, num_prompts: int) -> PromptSet:
     """The held-out pictures' original captions as prompts, of which nothing is known but their words."""
     from components.evaluation.measurement import PromptSet
 
     return PromptSet("raw", [text for text in rows.texts["caption"] if text][:num_prompts])
+
+
+def load_second_reader(ws: Workspace) -> Callable[[np.ndarray], Sequence[Scene]] | None:
+    """What reads pictures independently of the attribute judge; None for a data set without ground truth."""
+    from components.families.attribute_judge.sample import load_judge
+
+    return load_judge(ws.model_folder("second_judge")).read if ws.dataset.has_ground_truth else None
+
+
+def load_suites(ws: Workspace) -> dict[str, list[Prompt]]:
+    """Prompt suites by name: the recipe's folder of published ones, and that of the scenes world for scenes."""
+    from components.evaluation.prompts import read_scenes_suite, read_suites
+
+    suites = {"scenes": read_scenes_suite(str(SCENES_SUITE))} if ws.dataset.has_ground_truth else {}
+    return suites | (read_suites(ws.recipe.evaluation.suites) if ws.recipe.evaluation.suites else {})
 
 
 def load_upsampler(ws: Workspace) -> Callable[[Sequence[str]], list[str]] | None:

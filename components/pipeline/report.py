@@ -22,7 +22,16 @@ from components.contracts import ModelVersion, Rows
 from components.data.lake import Record
 from components.data.pictures import captioned_grid, grid
 
-from .judging import blend_name, load_judges, load_upsampler, prompt_sets
+from .judging import (
+    RELATIONS,
+    blend_name,
+    final_prompt_sets,
+    load_judges,
+    load_second_reader,
+    load_suites,
+    load_upsampler,
+    prompt_sets,
+)
 from .progress import silence_libraries
 from .rows import load_rows, subset
 from .study import ASSET as STUDY
@@ -52,6 +61,11 @@ class Sampled:
     is_upsampled: bool
     pixels: Mapping[str, np.ndarray]
 
+    @property
+    def name(self) -> str:
+        """The kind of prompt, upsampled or not, as the study's arms name it."""
+        return UPSAMPLED if self.is_upsampled else str(self.prompts.kind)
+
 
 class _Evaluation:
     """One evaluation: the held-out rows, the judges and the models, loaded once."""
@@ -69,6 +83,7 @@ class _Evaluation:
         rows = load_rows(ws, with_recaptions=True, with_latents=True, with_truth=True).evaluation
         self.rows: Rows = subset(rows, np.arange(min(len(rows), self.config.num_pictures)))
         self.judges, self.feature_extractor = load_judges(ws, self.rows)
+        self.second_reader = load_second_reader(ws)
         self.pipeline = load_pipeline(ws.model_folder("latent_diffusion"))
         self.vae = load_vae(ws.model_folder("vae"))
         self.consistency = load_decoder(ws.model_folder("consistency_decoder"))
@@ -82,6 +97,8 @@ class _Evaluation:
 
         samples = self.sample()
         judge = evaluate_judge(self.judges, self.rows.pixels, self.rows.scenes) if self.rows.scenes else None
+        second = replace(self.judges, read=self.second_reader)
+        second_judge = evaluate_judge(second, self.rows.pixels, self.rows.scenes) if self.rows.scenes else None
         seconds, memory = self.costs()
         decoded = self.decode()
         report = Report(
@@ -94,8 +111,11 @@ class _Evaluation:
             peak_memory_gib=memory,
             feature_extractor=self.feature_extractor,
             judge=judge,
+            second_judge=second_judge,
+            judges_agree=self.agreement(samples),
             captions=self.caption_figures(),
             generation=tuple(self.generation_figures(samples)),
+            suites=tuple(self.suite_figures()),
             curves=tuple(self.curves()),
             decoder=self.decoder_figures(decoded, samples),
             models=self.model_records(),
@@ -120,6 +140,7 @@ class _Evaluation:
                     world.facts_of(scene) if kind != "ssc" else world.parse_facts(write(scene)) for scene in rows.scenes
                 ]
             rate = self._captioning_rate() if name != "raw" else None
+            counts = self._rows_by_origin(kind) if name != "raw" else {}
             figures[name] = evaluate_captions(
                 [str(text) for text in rows.texts[kind]],
                 rows.pixels,
@@ -127,21 +148,30 @@ class _Evaluation:
                 scenes=rows.scenes,
                 expected=expected,
                 images_per_second=Figure(rate[0], None, rate[1]) if rate else None,
-            )
+            ).model_copy(update=counts)
         return figures
 
     def _captioning_rate(self) -> tuple[float, int] | None:
-        """Pictures a second, both captions and their scores written, over all shards' wall time."""
-        records = self.ws.lake.records("recaptioned").values()
-        seconds, num_rows = sum(r.seconds for r in records), sum(r.num_rows or 0 for r in records)
+        """Pictures a second, both captions and their scores written, over the wall time of shards made from nothing."""
+        whole = [
+            record
+            for record in self.ws.lake.records("recaptioned").values()
+            if not record.metadata["ssc_reused"] and not record.metadata["dsc_reused"]
+        ]
+        seconds, num_rows = sum(r.seconds for r in whole), sum(r.num_rows or 0 for r in whole)
         return (num_rows / seconds, num_rows) if seconds > 0 else None
+
+    def _rows_by_origin(self, kind: str) -> dict[str, int]:
+        """How many rows of a kind were written and how many reused when the shards were last made."""
+        records = self.ws.lake.records("recaptioned").values()
+        return {f"rows_{how}": sum(r.metadata[f"{kind}_{how}"] for r in records) for how in ("written", "reused")}
 
     # -------------------------------------------------------------------------------------------------- generation
     def sample(self) -> list[Sampled]:
         """Pictures for short prompts (as they are and upsampled) and for descriptive ones."""
         upsample = load_upsampler(self.ws)
         sampled = []
-        for prompts in prompt_sets(self.rows, self.config.num_prompts):
+        for prompts in final_prompt_sets(self.rows, self.config.num_prompts):
             sampled.append(self.draw(prompts, prompts.texts, is_upsampled=False))
             if prompts.kind == "short" and upsample is not None:
                 sampled.append(self.draw(prompts, upsample(prompts.texts), is_upsampled=True))
@@ -200,8 +230,7 @@ class _Evaluation:
         name = f"{blend} (study)" if blend == self.model_name else blend
         rows = []
         for sampled in samples:
-            kind = UPSAMPLED if sampled.is_upsampled else sampled.prompts.kind
-            measured = [figures_from(record.metadata["figures"][kind]) for record in records]
+            measured = [figures_from(record.metadata["figures"][sampled.name]) for record in records]
             rows.append(
                 GenerationFigures(
                     model=name,
@@ -235,6 +264,57 @@ class _Evaluation:
                     )
                 )
         return points
+
+    def suite_figures(self) -> list[Any]:
+        """The main model on each category of the prompt suites; truth is asked for in that of scenes alone."""
+        from components.data.scene_facts import parse_facts
+        from components.evaluation.measurement import PromptSet, evaluate_suite
+
+        figures = []
+        for suite, prompts in load_suites(self.ws).items():
+            for category in dict.fromkeys(prompt.category for prompt in prompts):
+                texts = [prompt.text for prompt in prompts if prompt.category == category]
+                texts = texts[: self.config.num_suite_prompts]
+                facts = [parse_facts(text) for text in texts] if suite == "scenes" else None
+                asked = PromptSet(category, texts, facts)
+                pixels = self.draw(asked, texts, is_upsampled=False).pixels["vae"]
+                figures.append(evaluate_suite(pixels, asked, self.judges, suite=suite))
+        return figures
+
+    # ------------------------------------------------------------------------------------------------------- judges
+    def agreement(self, samples: Sequence[Sampled]) -> dict[str, Any]:
+        """By kind of prompt: how far the second judge reads generated pictures as the first does."""
+        from components.evaluation.measurement import evaluate_agreement
+
+        if self.judges.read is None or self.second_reader is None:
+            return {}
+        return {
+            sampled.name: evaluate_agreement(
+                self.judges.read(sampled.pixels["vae"]), self.second_reader(sampled.pixels["vae"])
+            )
+            for sampled in samples
+        }
+
+    def disagreements(self, samples: Sequence[Sampled]) -> Any:
+        """A gallery of generated pictures that the judges read differently, with both readings; None without any."""
+        from components.evaluation.report import Gallery
+
+        if self.judges.read is None or self.second_reader is None:
+            return None
+        texts, pictures = [], []
+        for sampled in samples:
+            pixels = sampled.pixels["vae"]
+            readings = zip(self.judges.read(pixels), self.second_reader(pixels), strict=True)
+            for number, (first, second) in enumerate(readings):
+                if first != second:
+                    words = [in_words(scene) for scene in (first, second)]
+                    texts.append(f"{sampled.prompts.texts[number]} - first: {words[0]} - second: {words[1]}")
+                    pictures.append(pixels[number])
+        shown = self.config.num_shown
+        if not texts:
+            return None
+        title = f"Generated pictures that the two judges read differently ({len(texts)})"
+        return Gallery(title, texts[:shown], {"generated": np.stack(pictures[:shown])})
 
     # ----------------------------------------------------------------------------------------------------- decoder
     def decode(self) -> dict[str, tuple[int, np.ndarray]]:
@@ -375,13 +455,13 @@ class _Evaluation:
                     f"{sampled.prompts.kind} prompts{', upsampled' if sampled.is_upsampled else ''}",
                     sampled.written[:shown],
                     {
-                        **{blend: pictures[kind][:shown] for blend, pictures in drawn.items()},
+                        **{blend: pictures[sampled.name][:shown] for blend, pictures in drawn.items()},
                         **{f"{self.model_name}, {name}": pixels[:shown] for name, pixels in sampled.pixels.items()},
                     },
                 )
                 for sampled in samples
-                for kind in [UPSAMPLED if sampled.is_upsampled else sampled.prompts.kind]
             ],
+            disagreements=self.disagreements(samples),
             decoder=Gallery(
                 "Held-out pictures, encoded and decoded",
                 [self.rows.texts["caption"][i] or "" for i in range(min(6, len(self.rows)))],
@@ -400,6 +480,15 @@ class _Evaluation:
             bars = {one.model: one.clip_score for one in rows if not one.upsampled and one.clip_score}
             if len(bars) > 1:
                 plots[f"Caption blends, {prompts} prompts"] = interval_bars(bars, f"CLIP score, {prompts} prompts")
+        relations = {
+            one.model: one.relation
+            for one in report.generation
+            if one.prompts == RELATIONS and one.decoder == "vae" and one.relation
+        }
+        if relations:
+            plots["Relations, by captions learned from"] = interval_bars(
+                relations, "left of, above: relations that hold"
+            )
         histories = {name: self.parents[name].metadata.get("losses") or [] for name in ("latent_diffusion", "vae")}
         return plots | {
             f"{name}: losses": loss_curves(history) for name, history in histories.items() if len(history) > 1
@@ -437,6 +526,13 @@ class _Evaluation:
             name, number = str(record.registry).rsplit("/", 1)
             self.ws.tracker.set_alias(ModelVersion(name, number, self.ws.lake.uri(record.path)), "champion")
         return True
+
+
+def in_words(scene: Any) -> str:
+    """A judge's reading as a sentence."""
+    from components.data import scenes as world
+
+    return world.dsc(scene) if scene.objects else f"nothing on a {scene.background} background"
 
 
 def figures_from(values: Mapping[str, Sequence[Any]]) -> dict[str, Any]:

@@ -8,7 +8,8 @@ CODE_VERSIONS = {
     "raw_pairs": "1",
     "image_set": "1",
     "evaluation_clip": "1",
-    "attribute_judge": "1",
+    "attribute_judge": "2",
+    "second_judge": "1",
     "clip": "1",
     "base_captioner": "1",
     "ssc_captioner": "1",
@@ -23,6 +24,6 @@ CODE_VERSIONS = {
     "latent_diffusion": "1",
     "diffusion_decoder": "1",
     "consistency_decoder": "1",
-    "caption_blend_study": "1",
-    "evaluation_report": "2",
+    "caption_blend_study": "2",
+    "evaluation_report": "3",
 }

@@ -44,7 +44,8 @@ def base() -> Recipe:
             model=clip.model_copy(update={"text_kinds": ("truth_dsc", "truth_ssc")}),
             training=training(10_000, 512, 5e-4),
         ),
-        attribute_judge=Trained(model=JudgeConfig(), training=training(5_000, 256, 2e-3)),
+        attribute_judge=Trained(model=JudgeConfig(half="first"), training=training(5_000, 256, 2e-3)),
+        second_judge=Trained(model=JudgeConfig(half="second", seed=1), training=training(5_000, 256, 2e-3, seed=1)),
         clip=Trained(model=clip, training=training(10_000, 512, 5e-4)),
         base_captioner=Trained(model=captioner, training=training(10_000, 256, 5e-4)),
         ssc_captioner=Trained(

@@ -96,6 +96,11 @@ class EvaluationConfig(Frozen):
     seed: int = Field(default=1234, description="Seed of the sampled pictures.")
     num_threads: int = Field(default=2, description="CPU threads, while nothing else runs beside the report.", gt=0)
     num_shown: int = Field(default=12, description="Pictures in each gallery.", gt=0)
+    suites: str | None = Field(
+        default=None,
+        description="Folder or URI of prompt suites (GenEval, T2I-CompBench, PartiPrompts) as datasets/prompts says.",
+    )
+    num_suite_prompts: int = Field(default=20, description="Prompts of each category of a suite.", gt=0)
 
 
 class StudyConfig(Frozen):
@@ -113,6 +118,7 @@ class Recipe(Frozen):
     data: DataConfig
     evaluation_clip: Trained[ClipConfig]
     attribute_judge: Trained[JudgeConfig]
+    second_judge: Trained[JudgeConfig] = Field(description="Checks the first: another seed, other rows.")
     clip: Trained[ClipConfig]
     base_captioner: Trained[AnyCaptioner]
     ssc_captioner: Trained[AnyCaptioner]

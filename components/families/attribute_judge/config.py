@@ -30,6 +30,10 @@ class JudgeConfig(Frozen):
     noise: float = Field(default=0.08, description="Largest noise, as a share of white", ge=0)
     max_shift: int = Field(default=1, description="Largest shift, in pixels at side 32", ge=0)
     tint: float = Field(default=0.06, description="Largest change of brightness and contrast", ge=0)
+    half: Literal["first", "second"] | None = Field(
+        default=None,
+        description="Learn from one half of the rows alone, by the hash of their keys; none learns from all",
+    )
     seed: int = Field(default=0, description="Seed of the initial weights")
 
     def build(self, train: Rows, evaluation: Rows, parents: Mapping[str, Path]) -> AttributeJudgeFamily:
