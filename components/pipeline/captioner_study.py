@@ -171,7 +171,7 @@ class _Study:
         expected = [world.parse_facts(world.ssc(scene)) if kind == "ssc" else world.facts_of(scene) for scene in scenes]
         accuracy = caption_accuracy(captions, scenes, expected)
         return {
-            name: [figure.value, figure.ci95, figure.num_samples]
+            name: [figure.value, list(figure.ci95 or ()), figure.num_samples]
             for name in FIGURES
             if (figure := getattr(accuracy, name)) is not None
         }
