@@ -48,6 +48,16 @@ def _golden_pictures(records: Sequence[Record]) -> Answer:
     return passed, {**found, **figures, **records[0].metadata["golden_failures"]}
 
 
+def _upsampled_prompts_look_like_captions(records: Sequence[Record]) -> Answer:
+    """Lengths and words of upsampled prompts beside those of the captions that the model was trained on."""
+    found = records[0].metadata.get("upsampling")
+    if not found:
+        return True, {"upsampled_prompts": "none"}
+    figures = {name: value["value"] for name, value in found.items() if isinstance(value, dict)}
+    complaints = {"complaints": "; ".join(found["complaints"])} if found["complaints"] else {}
+    return not complaints, {**complaints, **figures, "length_gap": found["length_gap"]}
+
+
 def _has_rows(records: Sequence[Record]) -> Answer:
     empty = [str(r.shard) for r in records if not r.num_rows]
     return not empty, {"empty_shards": ", ".join(empty) or "none"}
@@ -79,6 +89,10 @@ MODEL_CHECK: Check = (
 CAPTION_CHECKS: list[Check] = [
     (test, description, partial(_nothing_against, test)) for test, description in CAPTION_TESTS.items()
 ]
+WARNINGS = {  # short and distilled trainings may end above their start; a report blocks nothing
+    MODEL_CHECK[0],
+    "upsampled_prompts_look_like_captions",
+}
 MODELS = (
     "evaluation_clip",
     "attribute_judge",
@@ -102,6 +116,13 @@ CHECKS: dict[str, list[Check]] = {
         (GOLDEN_TEST, "Captions of golden pictures say what they must and nothing that is false.", _golden_pictures),
     ],
     "recaptioned": CAPTION_CHECKS,
+    "evaluation_report": [
+        (
+            "upsampled_prompts_look_like_captions",
+            "Upsampled prompts have the lengths and words of the captions that the model was trained on.",
+            _upsampled_prompts_look_like_captions,
+        )
+    ],
     "latents": [("has_rows", "Every shard holds latents.", _has_rows)],
     **{asset: [MODEL_CHECK] for asset in MODELS},
 }
@@ -121,9 +142,7 @@ def check_results(asset: str, records: Sequence[Record]) -> list[dg.AssetCheckRe
     for name, _, answer in CHECKS.get(asset, []):
         passed, figures = answer(records)
         is_hopeless = not all(math.isfinite(value) for value in figures.values() if isinstance(value, float))
-        is_warning = (
-            name == MODEL_CHECK[0] and not is_hopeless
-        )  # short and distilled trainings may end above their start
+        is_warning = name in WARNINGS and not is_hopeless
         severity = dg.AssetCheckSeverity.WARN if is_warning else dg.AssetCheckSeverity.ERROR
         results.append(
             dg.AssetCheckResult(

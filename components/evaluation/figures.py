@@ -95,6 +95,19 @@ class SuiteFigures(Frozen):
     retrieval_at_1: Figure | None = None
 
 
+class UpsamplingFigures(Frozen):
+    """Upsampled prompts beside the captions that the model was trained on."""
+
+    num_prompts: int
+    words: Figure | None = None
+    caption_words: Figure | None = None
+    clauses: Figure | None = Field(default=None, description="Parts between punctuation marks.")
+    caption_clauses: Figure | None = None
+    known_words: Figure | None = Field(default=None, description="Share of words that stand in captions.")
+    length_gap: float = Field(description="Kolmogorov-Smirnov distance of the lengths in words.")
+    complaints: tuple[str, ...] = ()
+
+
 class CurvePoint(Frozen):
     """How well a model in training follows prompts after so many steps."""
 
@@ -155,6 +168,7 @@ class Report(Frozen):
     )
     captions: dict[str, CaptionFigures] = Field(default_factory=dict)
     generation: tuple[GenerationFigures, ...] = ()
+    upsampling: UpsamplingFigures | None = Field(default=None, description="Upsampled prompts against captions.")
     suites: tuple[SuiteFigures, ...] = Field(default=(), description="The main model on prompt suites, by category.")
     curves: tuple[CurvePoint, ...] = Field(default=(), description="Prompt following over training, by blend.")
     decoder: dict[str, DecoderFigures] = Field(default_factory=dict)
@@ -171,6 +185,7 @@ class Report(Frozen):
         for figures in self.generation:
             prompts = f"{figures.prompts}_upsampled" if figures.upsampled else figures.prompts
             parts.append((f"generation/{figures.model}/{prompts}/{figures.decoder}", figures))
+        parts += [("upsampling", self.upsampling)] if self.upsampling else []
         parts += [(f"suites/{figures.suite}/{figures.category}", figures) for figures in self.suites]
         parts += [(f"judges_agree/{kind}", figures) for kind, figures in self.judges_agree.items()]
         for name, figures in self.decoder.items():

@@ -78,6 +78,7 @@ def render_html(report: Report, examples: Examples = NOTHING_SHOWN) -> str:
         generation={prompts: _table(rows) for prompts, rows in _by_prompts(report.generation).items()},
         decoder=_table(_decoder_rows(report)),
         judge=_table(_judge_rows(report)),
+        upsampling=_table(_upsampling_rows(report)),
         suites=_table([(f"{one.suite}: {one.category} ({one.num_prompts:,})", one) for one in report.suites]),
         seconds={name: (value, value / total if total else 0.0) for name, value in report.seconds.items()},
         total_seconds=total,
@@ -153,6 +154,8 @@ COLUMNS = {
     "style": Column("style", "Objects in the right style"),
     "text": Column("text", "Rendered texts that read as stated"),
     "mean_words": Column("words", "Words per caption", is_share=False, digits=1),
+    "clauses": Column("clauses", "Parts between punctuation marks", is_share=False, digits=1),
+    "known_words": Column("known words", "Words that stand in captions trained on"),
     "distinct": Column("distinct", "Different captions per caption"),
     "clip_score": Column("CLIP score", "Cosine x 100 of picture and text", is_share=False, digits=1),
     "retrieval_at_1": Column("retrieval@1", "Pictures that are nearer to their own text than to any other"),
@@ -208,6 +211,17 @@ def _by_prompts(generation: Sequence[GenerationFigures]) -> dict[str, list[tuple
         row = (f"{figures.model}, {figures.decoder}{seeds}", figures)
         groups.setdefault(f"{prompts} ({figures.num_prompts:,})", []).append(row)
     return groups
+
+
+def _upsampling_rows(report: Report) -> list[tuple[str, Part]]:
+    found = report.upsampling
+    if found is None:
+        return []
+    prompts = {"mean_words": found.words, "clauses": found.clauses, "known_words": found.known_words}
+    return [
+        (f"upsampled prompts ({found.num_prompts:,})", prompts),
+        ("captions trained on", {"mean_words": found.caption_words, "clauses": found.caption_clauses}),
+    ]
 
 
 def _judge_rows(report: Report) -> list[tuple[str, Part]]:

@@ -7,7 +7,7 @@ metrics (``components.evaluation``) and what is measured when (``report``, ``stu
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -104,10 +104,19 @@ def load_suites(ws: Workspace) -> dict[str, list[Prompt]]:
     return suites | (read_suites(ws.recipe.evaluation.suites) if ws.recipe.evaluation.suites else {})
 
 
+def upsampler_settings(ws: Workspace) -> dict[str, Any] | None:
+    """What decides upsampled prompts beside the T5, for fingerprints."""
+    return ws.recipe.upsampler_endpoint and ws.recipe.upsampler_endpoint.identity()
+
+
 def load_upsampler(ws: Workspace) -> Callable[[Sequence[str]], list[str]] | None:
-    """What rewrites short prompts; None where the text encoder is a hub T5's, which cannot."""
+    """What rewrites short prompts: an endpoint, else the T5; None where that is a hub's encoder, which cannot."""
     from components.families.prompt_upsampler.sample import load_upsampler as load
 
+    if ws.recipe.upsampler_endpoint:
+        from components.families.prompt_upsampler.endpoint import EndpointUpsampler
+
+        return EndpointUpsampler(ws.recipe.upsampler_endpoint, ws.lake)
     if ws.recipe.prompt_upsampler.model.pretrained:
         return None
     return load(ws.model_folder("prompt_upsampler"))

@@ -31,6 +31,7 @@ from .judging import (
     load_suites,
     load_upsampler,
     prompt_sets,
+    upsampler_settings,
 )
 from .progress import silence_libraries
 from .rows import load_rows, subset
@@ -48,7 +49,11 @@ def evaluate(ws: Workspace) -> Outcome:
     inputs = {name: record.data_version for name, record in parents.items()}
     arms = finished_arms(ws)
     inputs |= {f"{record.asset}[{record.shard}]": record.data_version for each in arms.values() for record in each}
-    settings = {"evaluation": ws.recipe.evaluation.model_dump(mode="json"), "fit": ws.recipe.data.fit}
+    settings = {
+        "evaluation": ws.recipe.evaluation.model_dump(mode="json"),
+        "fit": ws.recipe.data.fit,
+        "upsampler": upsampler_settings(ws),
+    }
     return ws.materialize("evaluation_report", inputs, settings, lambda _: _Evaluation(ws, parents, arms).run())
 
 
@@ -80,7 +85,9 @@ class _Evaluation:
         silence_libraries()
         torch.set_num_threads(ws.recipe.evaluation.num_threads)
         self.ws, self.parents, self.arms, self.config = ws, parents, arms, ws.recipe.evaluation
-        rows = load_rows(ws, with_recaptions=True, with_latents=True, with_truth=True).evaluation
+        split = load_rows(ws, with_recaptions=True, with_latents=True, with_truth=True)
+        rows, kind = split.evaluation, ws.recipe.latent_diffusion.model.synthetic_kind
+        self.captions = [text for text in split.train.texts[kind] if text]  # that the model was trained on
         self.rows: Rows = subset(rows, np.arange(min(len(rows), self.config.num_pictures)))
         self.judges, self.feature_extractor = load_judges(ws, self.rows)
         self.second_reader = load_second_reader(ws)
@@ -115,6 +122,7 @@ class _Evaluation:
             judges_agree=self.agreement(samples),
             captions=self.caption_figures(),
             generation=tuple(self.generation_figures(samples)),
+            upsampling=self.upsampling_figures(samples),
             suites=tuple(self.suite_figures()),
             curves=tuple(self.curves()),
             decoder=self.decoder_figures(decoded, samples),
@@ -264,6 +272,20 @@ class _Evaluation:
                     )
                 )
         return points
+
+    def upsampling_figures(self, samples: Sequence[Sampled]) -> Any:
+        """Upsampled prompts beside the captions that the model was trained on; None where there are none."""
+        from components.evaluation.upsampling import compare_upsampled
+
+        written = [text for sampled in samples if sampled.is_upsampled for text in sampled.written]
+        if not written or not self.captions:
+            return None
+        return compare_upsampled(
+            written,
+            self.captions,
+            max_length_gap=self.config.max_upsampled_length_gap,
+            min_known_words=self.config.min_upsampled_known_words,
+        )
 
     def suite_figures(self) -> list[Any]:
         """The main model on each category of the prompt suites; truth is asked for in that of scenes alone."""
@@ -423,6 +445,7 @@ class _Evaluation:
             metadata={
                 "verdict_in_words": " ".join(report.verdict),
                 "promoted": promoted,
+                "upsampling": report.upsampling.model_dump(mode="json") if report.upsampling else None,
                 "score": score,
                 "html": self.ws.lake.uri(f"{place}/latest/index.html"),
                 "first_pictures": pictures_digest(samples, self.config.batch_size),

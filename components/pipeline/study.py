@@ -21,7 +21,14 @@ from components.data.pictures import captioned_grid
 from components.families.latent_diffusion.config import LatentDiffusionConfig
 from components.recipes.recipe import Recipe, Trained
 
-from .judging import final_prompt_sets, load_judges, load_upsampler, prompt_sets, raw_prompts
+from .judging import (
+    final_prompt_sets,
+    load_judges,
+    load_upsampler,
+    prompt_sets,
+    raw_prompts,
+    upsampler_settings,
+)
 from .progress import silence_libraries
 from .rows import load_rows, subset
 from .train import KeptAs, SamplingPlan, fit_stage
@@ -34,6 +41,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 ASSET = "caption_blend_study"
 UNSEEN_BY_ARMS = {"num_teacher_steps", "num_shown", "num_threads", "suites", "num_suite_prompts"}
+UNSEEN_BY_ARMS |= {"max_upsampled_length_gap", "min_upsampled_known_words"}
 UPSAMPLED = "short_upsampled"
 
 
@@ -131,6 +139,7 @@ def identity_of(ws: Workspace, arm: str) -> tuple[dict[str, str], Any]:
     settings = {
         "section": section_of_arm(ws, arm).model_dump(mode="json"),
         "evaluation": evaluation,
+        "upsampler": upsampler_settings(ws),
         "study": ws.recipe.study.model_dump(mode="json", exclude={"num_seeds"}),
     }
     return inputs, settings

@@ -19,7 +19,7 @@ from components.families.consistency_decoder.config import ConsistencyDecoderCon
 from components.families.diffusion_decoder.config import DiffusionDecoderConfig
 from components.families.hub_captioner.config import HubCaptionerConfig
 from components.families.latent_diffusion.config import LatentDiffusionConfig
-from components.families.prompt_upsampler.config import PromptUpsamplerConfig
+from components.families.prompt_upsampler.config import EndpointConfig, PromptUpsamplerConfig
 from components.families.vae.config import VaeConfig
 from components.training.config import TrainingConfig
 
@@ -100,6 +100,12 @@ class EvaluationConfig(Frozen):
         default=None,
         description="Folder or URI of prompt suites (GenEval, T2I-CompBench, PartiPrompts) as datasets/prompts says.",
     )
+    max_upsampled_length_gap: float = Field(
+        default=0.5, description="Largest distance (Kolmogorov-Smirnov) of upsampled prompts' lengths from captions'."
+    )
+    min_upsampled_known_words: float = Field(
+        default=0.9, description="Share of upsampled prompts' words that must stand in captions trained on."
+    )
     num_suite_prompts: int = Field(default=20, description="Prompts of each category of a suite.", gt=0)
 
 
@@ -127,6 +133,9 @@ class Recipe(Frozen):
     vae: Trained[VaeConfig]
     latents: MapConfig = Field(default_factory=MapConfig, description="Resources of encoding workers.")
     prompt_upsampler: Trained[PromptUpsamplerConfig]
+    upsampler_endpoint: EndpointConfig | None = Field(
+        default=None, description="Rewrites prompts in the T5's place; the T5 stays the text encoder."
+    )
     latent_diffusion: Trained[LatentDiffusionConfig]
     diffusion_decoder: Trained[DiffusionDecoderConfig]
     consistency_decoder: Trained[ConsistencyDecoderConfig]
