@@ -33,7 +33,7 @@ from .dataset_file import (
 from .golden import GoldenPicture, read_golden
 from .images import Rejection, normalise_caption
 from .parquet_reader import ParquetReader
-from .scenes import ScenesReader
+from .scenes import SceneOptions, ScenesReader
 from .sources import resolve_uri
 from .webdataset_reader import WebdatasetReader
 
@@ -114,6 +114,13 @@ class Dataset:
         return self._scenes.seed
 
     @property
+    def scene_options(self) -> SceneOptions:
+        """What the world of scenes holds beyond its core; ValueError where the data set has no ground truth."""
+        if self._scenes is None:
+            raise ValueError(f"data set {self.name!r} has no ground truth: its source is not scenes alone")
+        return _options_of(self._scenes)
+
+    @property
     def _scenes(self) -> ScenesSource | None:
         only = self.facts.source[0]
         return only if len(self.facts.source) == 1 and isinstance(only, ScenesSource) else None
@@ -148,7 +155,9 @@ class Dataset:
     def _reader_of(self, i: int, resolution: int) -> Reader:
         source = self.facts.source[i]
         if isinstance(source, ScenesSource):
-            return ScenesReader(source.rows, source.rows_per_shard, source.seed, resolution, source.noise)
+            return ScenesReader(
+                source.rows, source.rows_per_shard, source.seed, resolution, source.noise, _options_of(source)
+            )
         try:
             files = resolve_uri(self.uris[i])
         except Exception as error:  # whatever a storage driver raises, the remedy is the same
@@ -276,6 +285,10 @@ class SourcesReader:
     def _limited(self, prefix: str, rows: Iterator[SourceRow]) -> Iterator[SourceRow]:
         for row in islice(rows, self.max_rows_per_shard):
             yield dataclasses.replace(row, key=prefix + row.key) if prefix else row
+
+
+def _options_of(source: ScenesSource) -> SceneOptions:
+    return SceneOptions(style=source.styles, text=source.text)
 
 
 def _field_of(facts: DatasetFile, i: int) -> str:

@@ -75,6 +75,10 @@ class ScenesSource(Frozen):
     rows_per_shard: int = Field(description="Scenes in one shard.", gt=0)
     seed: int = Field(default=0, description="Which world.", ge=0)
     noise: Literal["low", "web", "high"] = Field(default="web", description="How bad the raw captions are.")
+    styles: bool = Field(default=False, description="Objects are filled, outlined or striped; made for 64 px and more.")
+    text: bool = Field(
+        default=False, description="One object in five is one to three letters; made for 64 px and more."
+    )
 
 
 Source = ParquetSource | WebdatasetSource | ScenesSource

@@ -117,7 +117,8 @@ def _latents(ws: Workspace, parts: Sequence[Record], keys: Sequence[str]) -> np.
 def _truth(ws: Workspace, keys: Sequence[str], texts: dict[str, Sequence[str | None]]) -> list[Any]:
     from components.data import scenes as world
 
-    scenes = [world.scene_for(world.index_of(key), ws.dataset.scene_seed) for key in keys]
+    seed, options = ws.dataset.scene_seed, ws.dataset.scene_options
+    scenes = [world.scene_for(world.index_of(key), seed, options) for key in keys]
     texts["truth_ssc"] = [world.ssc(scene) for scene in scenes]
     texts["truth_dsc"] = [world.dsc(scene) for scene in scenes]
     return scenes

@@ -157,8 +157,11 @@ def test_a_data_set_without_scenes_has_no_judge() -> None:
 def test_a_style_that_the_judge_cannot_read_is_named() -> None:
     text = Scene((SceneObject("text", "blue", "large", "top left", text="AB"),), "pink")
     rows = Rows(["0"], render([text], 32), {}, scenes=[text])
+    blind = SMALL.model_copy(update={"reads_text": False})
     with pytest.raises(ValueError, match=r"scene 0 has shape='text'.*reads_text"):
-        SMALL.build(rows, rows, {})
+        blind.build(rows, rows, {})
+    family = SMALL.build(rows, rows, {})
+    assert "text" in (family.model.config.place_attributes or {})["shape"]
 
 
 def test_an_untrained_judge_reads_only_what_exists() -> None:
