@@ -94,7 +94,7 @@ class QualityConfig(Frozen):
         le=1,
     )
     max_invented_fraction: float = Field(
-        default=0.05, description="Share of words that no text has which the captioner learned from.", ge=0, le=1
+        default=0.25, description="Share of words that no text has which the captioner learned from.", ge=0, le=1
     )
     max_golden_failures: float = Field(
         default=0.1,

@@ -10,7 +10,7 @@ import hashlib
 import logging
 import subprocess
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -22,6 +22,7 @@ from components.contracts import ModelVersion, Rows
 from components.data.lake import Record
 from components.data.pictures import captioned_grid, grid
 
+from .cross_checks import Readings, suite_figures, upsampling_figures
 from .judging import (
     RELATIONS,
     blend_name,
@@ -108,6 +109,9 @@ class _Evaluation:
         second_judge = evaluate_judge(second, self.rows.pixels, self.rows.scenes) if self.rows.scenes else None
         seconds, memory = self.costs()
         decoded = self.decode()
+        readings = None
+        if self.judges.read and self.second_reader:
+            readings = Readings(self.judges.read, self.second_reader, samples)
         report = Report(
             dataset=self.ws.dataset.name,
             recipe=self.ws.recipe.name,
@@ -119,17 +123,17 @@ class _Evaluation:
             feature_extractor=self.feature_extractor,
             judge=judge,
             second_judge=second_judge,
-            judges_agree=self.agreement(samples),
+            judges_agree=readings.agreement() if readings else {},
             captions=self.caption_figures(),
             generation=tuple(self.generation_figures(samples)),
-            upsampling=self.upsampling_figures(samples),
-            suites=tuple(self.suite_figures()),
+            upsampling=upsampling_figures(samples, self.captions, self.config),
+            suites=tuple(self.suites()),
             curves=tuple(self.curves()),
             decoder=self.decoder_figures(decoded, samples),
             models=self.model_records(),
         )
         report = report.model_copy(update={"verdict": verdict(report)})
-        return self.keep(report, samples, decoded)
+        return self.keep(report, samples, decoded, readings)
 
     # ---------------------------------------------------------------------------------------------------- captions
     def caption_figures(self) -> dict[str, Any]:
@@ -273,70 +277,13 @@ class _Evaluation:
                 )
         return points
 
-    def upsampling_figures(self, samples: Sequence[Sampled]) -> Any:
-        """Upsampled prompts beside the captions that the model was trained on; None where there are none."""
-        from components.evaluation.upsampling import compare_upsampled
+    def suites(self) -> Iterator[Any]:
+        """The main model on prompt suites."""
 
-        written = [text for sampled in samples if sampled.is_upsampled for text in sampled.written]
-        if not written or not self.captions:
-            return None
-        return compare_upsampled(
-            written,
-            self.captions,
-            max_length_gap=self.config.max_upsampled_length_gap,
-            min_known_words=self.config.min_upsampled_known_words,
-        )
+        def pictures(prompts: Any) -> np.ndarray:
+            return self.draw(prompts, prompts.texts, is_upsampled=False).pixels["vae"]
 
-    def suite_figures(self) -> list[Any]:
-        """The main model on each category of the prompt suites; truth is asked for in that of scenes alone."""
-        from components.data.scene_facts import parse_facts
-        from components.evaluation.measurement import PromptSet, evaluate_suite
-
-        figures = []
-        for suite, prompts in load_suites(self.ws).items():
-            for category in dict.fromkeys(prompt.category for prompt in prompts):
-                texts = [prompt.text for prompt in prompts if prompt.category == category]
-                texts = texts[: self.config.num_suite_prompts]
-                facts = [parse_facts(text) for text in texts] if suite == "scenes" else None
-                asked = PromptSet(category, texts, facts)
-                pixels = self.draw(asked, texts, is_upsampled=False).pixels["vae"]
-                figures.append(evaluate_suite(pixels, asked, self.judges, suite=suite))
-        return figures
-
-    # ------------------------------------------------------------------------------------------------------- judges
-    def agreement(self, samples: Sequence[Sampled]) -> dict[str, Any]:
-        """By kind of prompt: how far the second judge reads generated pictures as the first does."""
-        from components.evaluation.measurement import evaluate_agreement
-
-        if self.judges.read is None or self.second_reader is None:
-            return {}
-        return {
-            sampled.name: evaluate_agreement(
-                self.judges.read(sampled.pixels["vae"]), self.second_reader(sampled.pixels["vae"])
-            )
-            for sampled in samples
-        }
-
-    def disagreements(self, samples: Sequence[Sampled]) -> Any:
-        """A gallery of generated pictures that the judges read differently, with both readings; None without any."""
-        from components.evaluation.report import Gallery
-
-        if self.judges.read is None or self.second_reader is None:
-            return None
-        texts, pictures = [], []
-        for sampled in samples:
-            pixels = sampled.pixels["vae"]
-            readings = zip(self.judges.read(pixels), self.second_reader(pixels), strict=True)
-            for number, (first, second) in enumerate(readings):
-                if first != second:
-                    words = [in_words(scene) for scene in (first, second)]
-                    texts.append(f"{sampled.prompts.texts[number]} - first: {words[0]} - second: {words[1]}")
-                    pictures.append(pixels[number])
-        shown = self.config.num_shown
-        if not texts:
-            return None
-        title = f"Generated pictures that the two judges read differently ({len(texts)})"
-        return Gallery(title, texts[:shown], {"generated": np.stack(pictures[:shown])})
+        return suite_figures(load_suites(self.ws), pictures, self.judges, self.config.num_suite_prompts)
 
     # ----------------------------------------------------------------------------------------------------- decoder
     def decode(self) -> dict[str, tuple[int, np.ndarray]]:
@@ -417,10 +364,18 @@ class _Evaluation:
         }
 
     # ---------------------------------------------------------------------------------------------------- the report
-    def keep(self, report: Any, samples: Sequence[Sampled], decoded: Mapping[str, tuple[int, np.ndarray]]) -> Made:
+    def keep(
+        self,
+        report: Any,
+        samples: Sequence[Sampled],
+        decoded: Mapping[str, tuple[int, np.ndarray]],
+        readings: Readings | None,
+    ) -> Made:
         from components.evaluation.report import render_html
 
-        page = render_html(report, self.examples(report, samples, decoded))
+        examples = self.examples(report, samples, decoded)
+        disagreements = readings and readings.disagreements(self.config.num_shown)
+        page = render_html(report, replace(examples, disagreements=disagreements))
         place = self.ws.lake.place("evaluation_report", "report")
         content = {"index.html": page.encode(), "report.json": report.to_json().encode()}
         with tempfile.TemporaryDirectory() as temporary:
@@ -484,7 +439,6 @@ class _Evaluation:
                 )
                 for sampled in samples
             ],
-            disagreements=self.disagreements(samples),
             decoder=Gallery(
                 "Held-out pictures, encoded and decoded",
                 [self.rows.texts["caption"][i] or "" for i in range(min(6, len(self.rows)))],
@@ -549,13 +503,6 @@ class _Evaluation:
             name, number = str(record.registry).rsplit("/", 1)
             self.ws.tracker.set_alias(ModelVersion(name, number, self.ws.lake.uri(record.path)), "champion")
         return True
-
-
-def in_words(scene: Any) -> str:
-    """A judge's reading as a sentence."""
-    from components.data import scenes as world
-
-    return world.dsc(scene) if scene.objects else f"nothing on a {scene.background} background"
 
 
 def figures_from(values: Mapping[str, Sequence[Any]]) -> dict[str, Any]:
