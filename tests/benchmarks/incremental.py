@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from components.execution.ray_executor import RayExecutor
+from components.execution.local_executor import LocalExecutor
 from components.pipeline.captions import recaption
 from components.pipeline.champions import choose_champions
 from components.pipeline.graph import make
@@ -14,29 +14,27 @@ from components.pipeline.workspace import Workspace
 from .measurement import Ratio, open_bench_workspace
 
 NUM_ROUNDS = 3
-NUM_CPUS = 2
 NUM_SHARDS, NUM_ROWS = 8, 1500
 ASSETS = ("raw_pairs", "image_set", "clip", "base_captioner", "ssc_captioner", "dsc_captioner", "champion_captioners")
 
 
 def incremental_over_everything(folder: Path) -> list[Ratio]:
-    """Seconds of three changes over those of writing every caption; Ray is up, models are loaded in each of them."""
+    """Seconds of three changes over those of writing every caption; models are loaded in each of them."""
     everything: list[float] = []
     seconds: dict[str, list[float]] = {change: [] for change in CHANGES}
     written = dict.fromkeys(CHANGES, "nothing")
-    with RayExecutor("local", num_cpus=NUM_CPUS) as executor:
-        ws = _with(open_bench_workspace(folder, executor), {"data.max_shards": str(NUM_SHARDS)} | _rows(0))
-        for asset in ASSETS:
-            make(ws, asset)
-        for number in range(1, NUM_ROUNDS + 1):
-            everything.append(_recaptioned(ws.forced()))
-            for change, (prepare, _) in CHANGES.items():
-                ws = prepare(ws, number)
-                before = _versions(ws)
-                seconds[change].append(_recaptioned(ws))
-                if _versions(ws) != before:
-                    written[change] = _written(ws)
-    settings = f"{NUM_SHARDS * NUM_ROWS} pictures of 32 px in {NUM_SHARDS} shards, {NUM_CPUS} CPUs"
+    ws = _with(open_bench_workspace(folder, LocalExecutor()), {"data.max_shards": str(NUM_SHARDS)} | _rows(0))
+    for asset in ASSETS:
+        make(ws, asset)
+    for number in range(1, NUM_ROUNDS + 1):
+        everything.append(_recaptioned(ws.forced()))
+        for change, (prepare, _) in CHANGES.items():
+            ws = prepare(ws, number)
+            before = _versions(ws)
+            seconds[change].append(_recaptioned(ws))
+            if _versions(ws) != before:
+                written[change] = _written(ws)
+    settings = f"{NUM_SHARDS * NUM_ROWS} pictures of 32 px in {NUM_SHARDS} shards, one process"
     return [
         Ratio.of(
             f"recaptioning, {change} / everything",
