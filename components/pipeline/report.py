@@ -168,7 +168,7 @@ class _Evaluation:
         whole = [
             record
             for record in self.ws.lake.records("recaptioned").values()
-            if not record.metadata["ssc_reused"] and not record.metadata["dsc_reused"]
+            if not record.metadata.get("ssc_reused") and not record.metadata.get("dsc_reused")
         ]
         seconds, num_rows = sum(r.seconds for r in whole), sum(r.num_rows or 0 for r in whole)
         return (num_rows / seconds, num_rows) if seconds > 0 else None
@@ -176,7 +176,8 @@ class _Evaluation:
     def _rows_by_origin(self, kind: str) -> dict[str, int]:
         """How many rows of a kind were written and how many reused when the shards were last made."""
         records = self.ws.lake.records("recaptioned").values()
-        return {f"rows_{how}": sum(r.metadata[f"{kind}_{how}"] for r in records) for how in ("written", "reused")}
+        counts = ("written", "reused")
+        return {f"rows_{how}": sum(r.metadata.get(f"{kind}_{how}", 0) for r in records) for how in counts}
 
     # -------------------------------------------------------------------------------------------------- generation
     def sample(self) -> list[Sampled]:
