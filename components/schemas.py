@@ -77,6 +77,8 @@ RECAPTIONED = TableContract(
         Column("dsc_captioner", pa.string(), "Registry name/version that wrote dsc."),
         Column("ssc_score", pa.float32(), "CLIP score of ssc against its picture, cosine x 100.", nullable=True),
         Column("dsc_score", pa.float32(), "CLIP score of dsc against its picture, cosine x 100.", nullable=True),
+        Column("ssc_shuffled", pa.float32(), "Mean CLIP score of ssc against other pictures.", nullable=True),
+        Column("dsc_shuffled", pa.float32(), "Mean CLIP score of dsc against other pictures.", nullable=True),
         Column("rejected", pa.string(), "Why the row's captions must not be trained on; null where they may.", True),
     ),
 )

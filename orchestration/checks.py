@@ -6,11 +6,14 @@ and store the figures and the verdict with the data, because a blocking check st
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import dagster as dg
 
+from components.captioning.quality import CAPTION_TESTS
 from components.data.lake import Record
+from components.pipeline.champions import GOLDEN_TEST
 
 Answer = tuple[bool, dict[str, Any]]
 
@@ -25,8 +28,34 @@ def _rows_conserved(records: Sequence[Record]) -> Answer:
     return not lost, {**totals, **lost}
 
 
-def _captions_fit_for_training(records: Sequence[Record]) -> Answer:
-    return not any(r.verdict for r in records), {str(r.shard): r.verdict for r in records if r.verdict}
+def _nothing_against(test: str, records: Sequence[Record]) -> Answer:
+    """What one of the caption tests has against a record, by its shard; the figures behind it where it has none."""
+    found = {
+        str(r.shard or r.asset): "; ".join(r.metadata["complaints"][test])
+        for r in records
+        if test in r.metadata["complaints"]
+    }
+    return not found, found
+
+
+def _golden_pictures(records: Sequence[Record]) -> Answer:
+    """Which golden pictures failed and which fact it was, also where few enough failed."""
+    passed, found = _nothing_against(GOLDEN_TEST, records)
+    figures = {
+        "pictures": records[0].metadata["golden_pictures"],
+        "failed": len(records[0].metadata["golden_failures"]),
+    }
+    return passed, {**found, **figures, **records[0].metadata["golden_failures"]}
+
+
+def _upsampled_prompts_look_like_captions(records: Sequence[Record]) -> Answer:
+    """Lengths and words of upsampled prompts beside those of the captions that the model was trained on."""
+    found = records[0].metadata.get("upsampling")
+    if not found:
+        return True, {"upsampled_prompts": "none"}
+    figures = {name: value["value"] for name, value in found.items() if isinstance(value, dict)}
+    complaints = {"complaints": "; ".join(found["complaints"])} if found["complaints"] else {}
+    return not complaints, {**complaints, **figures, "length_gap": found["length_gap"]}
 
 
 def _has_rows(records: Sequence[Record]) -> Answer:
@@ -63,10 +92,18 @@ MODEL_CHECK: Check = (
     "Every logged loss is finite and the last is below the first.",
     _loss_is_finite_and_falls,
 )
-WARNINGS = (MODEL_CHECK[0], "no_model_saw_opted_out_rows")
+CAPTION_CHECKS: list[Check] = [
+    (test, description, partial(_nothing_against, test)) for test, description in CAPTION_TESTS.items()
+]
+WARNINGS = {  # short and distilled trainings may end above their start; a report blocks nothing
+    MODEL_CHECK[0],
+    "no_model_saw_opted_out_rows",  # what older models saw stops no new one
+    "upsampled_prompts_look_like_captions",
+}
 MODELS = (
     "evaluation_clip",
     "attribute_judge",
+    "second_judge",
     "clip",
     "base_captioner",
     "ssc_captioner",
@@ -89,8 +126,17 @@ CHECKS: dict[str, list[Check]] = {
             _no_model_saw_opted_out_rows,
         ),
     ],
-    "recaptioned": [
-        ("captions_fit_for_training", "The caption tests found nothing against a shard.", _captions_fit_for_training)
+    "champion_captioners": [
+        *CAPTION_CHECKS,
+        (GOLDEN_TEST, "Captions of golden pictures say what they must and nothing that is false.", _golden_pictures),
+    ],
+    "recaptioned": CAPTION_CHECKS,
+    "evaluation_report": [
+        (
+            "upsampled_prompts_look_like_captions",
+            "Upsampled prompts have the lengths and words of the captions that the model was trained on.",
+            _upsampled_prompts_look_like_captions,
+        )
     ],
     "latents": [("has_rows", "Every shard holds latents.", _has_rows)],
     **{asset: [MODEL_CHECK] for asset in MODELS},
@@ -111,9 +157,7 @@ def check_results(asset: str, records: Sequence[Record]) -> list[dg.AssetCheckRe
     for name, _, answer in CHECKS.get(asset, []):
         passed, figures = answer(records)
         is_hopeless = not all(math.isfinite(value) for value in figures.values() if isinstance(value, float))
-        is_warning = (
-            name in WARNINGS and not is_hopeless
-        )  # short and distilled trainings may end above their start; what older models saw stops no new one
+        is_warning = name in WARNINGS and not is_hopeless
         severity = dg.AssetCheckSeverity.WARN if is_warning else dg.AssetCheckSeverity.ERROR
         results.append(
             dg.AssetCheckResult(

@@ -49,6 +49,11 @@ def _parser() -> argparse.ArgumentParser:
     for name, command, words in (
         ("demo", _demo, "materialize the whole graph and print the verdict"),
         ("study", _study, "train every arm of the study of caption blends, then write the report"),
+        (
+            "study-captioners",
+            _study_captioners,
+            "captioners from 250 to 2,000 examples: how few hand-written ones suffice",
+        ),
         ("verify", _verify, "make a slice of every asset again and compare digests; nothing is written"),
         ("generate", _generate, "draw prompts with the champion and write the pictures as PNG files"),
         ("estimate", _estimate, "parameters, memory, hours and cost of the text-to-image model, from a dry run"),
@@ -218,6 +223,20 @@ def _study(parsed: argparse.Namespace) -> int:
     study = [replace(BY_NAME["study"], partition=arm) for arm in arms]
     jobs = [one for job in JOBS for one in (study if job.name == "study" else [job])]
     return _make_all(target, jobs)
+
+
+def _study_captioners(parsed: argparse.Namespace) -> int:
+    from components.pipeline.captioner_study import study_captioners, table_of
+    from components.pipeline.graph import make
+
+    target = _target(parsed)
+    _prepare_services(target.home)
+    log_to_terminal()
+    ws = _open_workspace(target)
+    for asset in ("raw_pairs", "image_set", "clip", "base_captioner"):
+        make(ws, asset)
+    print(table_of(study_captioners(ws)))
+    return 0
 
 
 def _make_all(target: Target, jobs: Sequence[NamedJob]) -> int:

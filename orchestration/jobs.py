@@ -53,7 +53,12 @@ JOBS = (
         after=("recaption",),
     ),
     NamedJob("diffusion", ("latent_diffusion",), "Train the text-to-image model.", after=("text", "encode")),
-    NamedJob("judges", ("evaluation_clip", "attribute_judge"), "Train the independent judges.", after=("images",)),
+    NamedJob(
+        "judges",
+        ("evaluation_clip", "attribute_judge", "second_judge"),
+        "Train the independent judges.",
+        after=("images",),
+    ),
     NamedJob(
         "decoder",
         ("diffusion_decoder", "consistency_decoder"),

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from components.data.catalog import load_dataset
+from components.data.catalog import Dataset, load_dataset
 from components.data.lake import Lake
 from components.execution.local_executor import LocalExecutor
 from components.pipeline.workspace import Workspace
@@ -11,10 +11,12 @@ from components.recipes import load_recipe
 from components.tracking import open_tracker
 
 
-def scenes_workspace(folder: Path, overrides: Mapping[str, str], recipe: str = "smoke") -> Workspace:
-    """Lake, tracker and scratch lie under ``folder``."""
+def scenes_workspace(
+    folder: Path, overrides: Mapping[str, str], recipe: str = "smoke", dataset: Dataset | None = None
+) -> Workspace:
+    """Lake, tracker and scratch lie under ``folder``; the data set is the catalogue's unless another is given."""
     return Workspace(
-        dataset=load_dataset("scenes"),
+        dataset=dataset or load_dataset("scenes"),
         recipe=load_recipe(recipe, overrides),
         lake=Lake(str(folder / "lake")),
         executor=LocalExecutor(),

@@ -35,10 +35,11 @@ from .dataset_file import (
     read_dataset_file,
 )
 from .folder_reader import open_folder
+from .golden import GoldenPicture, read_golden
 from .huggingface_reader import HuggingFaceReader, arrow_files
 from .images import Rejection, normalise_caption
 from .parquet_reader import ParquetReader
-from .scenes import ScenesReader
+from .scenes import SceneOptions, ScenesReader
 from .sources import resolve_uri
 from .table_rows import TableColumns
 from .webdataset_reader import WebdatasetReader
@@ -125,6 +126,13 @@ class Dataset:
         return self._scenes.seed
 
     @property
+    def scene_options(self) -> SceneOptions:
+        """What the world of scenes holds beyond its core; ValueError where the data set has no ground truth."""
+        if self._scenes is None:
+            raise ValueError(f"data set {self.name!r} has no ground truth: its source is not scenes alone")
+        return _options_of(self._scenes)
+
+    @property
     def _scenes(self) -> ScenesSource | None:
         only = self.facts.source[0]
         return only if len(self.facts.source) == 1 and isinstance(only, ScenesSource) else None
@@ -164,7 +172,9 @@ class Dataset:
     def _reader_of(self, i: int, resolution: int) -> Reader:
         source, uri = self.facts.source[i], self.uris[i]
         if isinstance(source, ScenesSource):
-            return ScenesReader(source.rows, source.rows_per_shard, source.seed, resolution, source.noise)
+            return ScenesReader(
+                source.rows, source.rows_per_shard, source.seed, resolution, source.noise, _options_of(source)
+            )
         try:
             if isinstance(source, FolderSource):
                 caption = source.columns.caption
@@ -239,6 +249,18 @@ class Dataset:
             raise DatasetError(f"{self.folder / name}: it holds no example of the train split")
         return texts
 
+    def golden(self) -> list[GoldenPicture]:
+        """The golden pictures of the data set's file; empty where it has none."""
+        return read_golden(self.folder / self.facts.golden) if self.facts.golden else []
+
+    def golden_settings(self) -> list[Any]:
+        """What decides the golden test, for fingerprints; picture files by their content."""
+        settings = []
+        for golden in self.golden():
+            content = (self.folder / golden.picture).read_bytes() if golden.picture else b""
+            settings.append(golden.model_dump(mode="json") | {"sha256": hashlib.sha256(content).hexdigest()})
+        return settings
+
     def _example_file(self, kind: str, name: str) -> bytes:
         try:
             return (self.folder / name).read_bytes()
@@ -290,6 +312,10 @@ class SourcesReader:
     def _limited(self, prefix: str, rows: Iterator[SourceRow]) -> Iterator[SourceRow]:
         for row in islice(rows, self.max_rows_per_shard):
             yield dataclasses.replace(row, key=prefix + row.key) if prefix else row
+
+
+def _options_of(source: ScenesSource) -> SceneOptions:
+    return SceneOptions(style=source.styles, text=source.text)
 
 
 def _field_of(facts: DatasetFile, i: int, field: str = "uri") -> str:

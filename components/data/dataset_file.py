@@ -114,6 +114,10 @@ class ScenesSource(Frozen):
     rows_per_shard: int = Field(description="Scenes in one shard.", gt=0)
     seed: int = Field(default=0, description="Which world.", ge=0)
     noise: Literal["low", "web", "high"] = Field(default="web", description="How bad the raw captions are.")
+    styles: bool = Field(default=False, description="Objects are filled, outlined or striped; made for 64 px and more.")
+    text: bool = Field(
+        default=False, description="One object in five is one to three letters; made for 64 px and more."
+    )
 
 
 Source = ParquetSource | WebdatasetSource | FolderSource | HuggingFaceSource | ScenesSource
@@ -183,6 +187,9 @@ class DatasetFile(Frozen):
     )
     examples: Examples = Field(default=Examples(), description="Small sets of good captions.")
     opt_out: str | None = Field(default=None, description="Opt-out list: path or URI of JSON lines; see the README.")
+    golden: str | None = Field(
+        default=None, description="JSON lines of pictures with facts that captions must say, and must not."
+    )
     splits: Splits = Field(default=Splits(), description="How rows are split.")
     recipe: str = Field(default="tiny", description="The recipe that is used where none is named.")
 

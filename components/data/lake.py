@@ -162,6 +162,19 @@ class Lake(Storage):
         """The record of one version, current or not."""
         return Record(**self.read_json(self.record_path(asset, kind, data_version, shard)))
 
+    def versions(self, asset: str, kind: Kind, shard: str | None = None) -> Iterator[Record]:
+        """The records of all versions, the current one first, then from the newest to the oldest."""
+        current = self.record(asset, kind, shard)
+        if current is None:
+            return
+        yield current
+        folder = f"{self.root}/{self.place(asset, kind, shard)}"
+        paths = [str(path) for path in self.fs.glob(f"{folder}/*.record.json")]
+        for path in sorted(paths, key=lambda each: (self.fs.modified(each), each), reverse=True):
+            name = PurePosixPath(path).name.removesuffix(".record.json")
+            if name != current.data_version:
+                yield self.record_of(asset, kind, name, shard)
+
     def records(self, asset: str, kind: Kind = "table") -> dict[str, Record]:
         """The current record of every shard, by shard, in order."""
         place = self.place(asset, kind)

@@ -74,6 +74,26 @@ def prompt_facts(kind: PromptKind, scene: Scene) -> Facts:
     return Facts((replace(stated_of(scene.main), place=None),))
 
 
+def relation_prompt(scene: Scene) -> tuple[str, Facts] | None:
+    """A prompt that says how two objects lie to each other and nothing of their places, and what it states.
+
+    For example ``large red circle left of small blue star``. None for a scene whose objects cannot be told apart by
+    their words.
+    """
+    rng = random.Random(f"relation/{dsc(scene)}")
+    related = [
+        (name, first, second)
+        for name, first, second in facts_of(scene).relations
+        if name in ("left of", "above") and _noun_phrase(scene.objects[first]) != _noun_phrase(scene.objects[second])
+    ]
+    if not related:
+        return None
+    name, first, second = pick(rng, related)
+    items = (scene.objects[first], scene.objects[second])
+    stated = tuple(replace(stated_of(item), place=None) for item in items)
+    return f"{_noun_phrase(items[0])} {name} {_noun_phrase(items[1])}", Facts(stated, relations=((name, 0, 1),))
+
+
 def _noun_phrase(item: SceneObject) -> str:
     style = "" if item.style == "filled" else f"{item.style} "
     noun = f'{TEXT} "{item.text.lower()}"' if item.shape == TEXT else item.shape

@@ -8,7 +8,17 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from components.contracts import SourceRow
-from components.data.scene_captions import NOISE, Noise, dsc, prompt_facts, prompts, raw_caption, raw_kind, ssc
+from components.data.scene_captions import (
+    NOISE,
+    Noise,
+    dsc,
+    prompt_facts,
+    prompts,
+    raw_caption,
+    raw_kind,
+    relation_prompt,
+    ssc,
+)
 from components.data.scene_facts import Facts, Match, StatedObject, facts_of, matches, parse_facts
 from components.data.scene_graph import (
     BACKGROUND_RGB,
@@ -58,6 +68,7 @@ __all__ = [
     "prompts",
     "raw_caption",
     "raw_kind",
+    "relation_prompt",
     "render",
     "scene_for",
     "ssc",

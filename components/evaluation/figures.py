@@ -48,13 +48,15 @@ class CaptionFigures(Frozen):
     clip_score: Figure | None = None
     retrieval_at_1: Figure | None = None
     images_per_second: Figure | None = None
+    rows_written: int | None = Field(default=None, description="Rows whose caption was written when last recaptioned.")
+    rows_reused: int | None = Field(default=None, description="Rows whose caption an earlier version held.")
 
 
 class GenerationFigures(Frozen):
     """How well one model's pictures follow one kind of prompt, through one decoder."""
 
     model: str = Field(description="The captions it was trained on: raw, ssc-95, dsc-65 to dsc-95, oracle.")
-    prompts: str = Field(description="short or descriptive.")
+    prompts: str = Field(description="short, descriptive or relations.")
     upsampled: bool = Field(description="Whether the upsampler rewrote the prompts; they are judged as they were.")
     decoder: str = Field(description="vae or consistency.")
     num_prompts: int
@@ -74,6 +76,36 @@ class GenerationFigures(Frozen):
     retrieval_at_1: Figure | None = None
     fid: Figure | None = None
     kid: Figure | None = None
+
+
+class SuiteFigures(Frozen):
+    """How well the model's pictures follow the prompts of one category of a prompt suite."""
+
+    suite: str = Field(description="scenes, geneval, t2i-compbench or parti.")
+    category: str
+    num_prompts: int
+    scene_accuracy: Figure | None = None
+    object_accuracy: Figure | None = None
+    colour: Figure | None = None
+    shape: Figure | None = None
+    count: Figure | None = None
+    place: Figure | None = None
+    relation: Figure | None = None
+    clip_score: Figure | None = None
+    retrieval_at_1: Figure | None = None
+
+
+class UpsamplingFigures(Frozen):
+    """Upsampled prompts beside the captions that the model was trained on."""
+
+    num_prompts: int
+    words: Figure | None = None
+    caption_words: Figure | None = None
+    clauses: Figure | None = Field(default=None, description="Parts between punctuation marks.")
+    caption_clauses: Figure | None = None
+    known_words: Figure | None = Field(default=None, description="Share of words that stand in captions.")
+    length_gap: float = Field(description="Kolmogorov-Smirnov distance of the lengths in words.")
+    complaints: tuple[str, ...] = ()
 
 
 class CurvePoint(Frozen):
@@ -129,8 +161,15 @@ class Report(Frozen):
     feature_extractor: str | None = Field(default=None, description="Whose features FID and KID compare.")
     verdict: tuple[str, ...] = ()
     judge: JudgeFigures | None = None
+    second_judge: JudgeFigures | None = Field(default=None, description="The second judge on the same real pictures.")
+    judges_agree: dict[str, JudgeFigures] = Field(
+        default_factory=dict,
+        description="Of what the first judge reads in generated pictures, what the second reads too.",
+    )
     captions: dict[str, CaptionFigures] = Field(default_factory=dict)
     generation: tuple[GenerationFigures, ...] = ()
+    upsampling: UpsamplingFigures | None = Field(default=None, description="Upsampled prompts against captions.")
+    suites: tuple[SuiteFigures, ...] = Field(default=(), description="The main model on prompt suites, by category.")
     curves: tuple[CurvePoint, ...] = Field(default=(), description="Prompt following over training, by blend.")
     decoder: dict[str, DecoderFigures] = Field(default_factory=dict)
     models: dict[str, ModelRecord] = Field(default_factory=dict)
@@ -146,6 +185,9 @@ class Report(Frozen):
         for figures in self.generation:
             prompts = f"{figures.prompts}_upsampled" if figures.upsampled else figures.prompts
             parts.append((f"generation/{figures.model}/{prompts}/{figures.decoder}", figures))
+        parts += [("upsampling", self.upsampling)] if self.upsampling else []
+        parts += [(f"suites/{figures.suite}/{figures.category}", figures) for figures in self.suites]
+        parts += [(f"judges_agree/{kind}", figures) for kind, figures in self.judges_agree.items()]
         for name, figures in self.decoder.items():
             parts.append((f"decoder/{name}", figures))
             if figures.generated:

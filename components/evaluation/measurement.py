@@ -5,7 +5,7 @@ the pictures and captions (the pipeline does) and the metrics themselves (one mo
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -16,7 +16,14 @@ from components.data.scene_graph import Scene
 from .caption_accuracy import caption_accuracy, distinct_share, mean_words
 from .clip_score import clip_scores, retrieval_hits
 from .fid import fid, kid
-from .figures import CaptionFigures, DecoderFigures, GeneratedDecoderFigures, GenerationFigures, JudgeFigures
+from .figures import (
+    CaptionFigures,
+    DecoderFigures,
+    GeneratedDecoderFigures,
+    GenerationFigures,
+    JudgeFigures,
+    SuiteFigures,
+)
 from .intervals import Figure, mean, share
 from .prompt_following import PromptFollowing, judge_accuracy, prompt_following
 
@@ -65,6 +72,19 @@ class PromptSet:
 def evaluate_judge(judges: Judges, pixels: np.ndarray, truth: Sequence[Scene]) -> JudgeFigures | None:
     """How rightly the attribute judge reads real pictures, uint8 (N, H, W, 3); None without a judge."""
     return JudgeFigures.of(judge_accuracy(truth, judges.read(pixels))) if judges.read else None
+
+
+def evaluate_agreement(first: Sequence[Scene], second: Sequence[Scene]) -> JudgeFigures:
+    """Of what one judge reads in pictures, what another reads in them too; whole scenes have nothing more or less."""
+    return JudgeFigures.of(judge_accuracy(first, second))
+
+
+def evaluate_suite(pixels: np.ndarray, prompts: PromptSet, judges: Judges, *, suite: str) -> SuiteFigures:
+    """Pictures uint8 (N, H, W, 3), one per prompt of one category; the kind of ``prompts`` is the category."""
+    figures = evaluate_generation(pixels, prompts, replace(judges, reference=None), model=suite, decoder="vae")
+    shared = set(SuiteFigures.model_fields) & set(GenerationFigures.model_fields)
+    values = {name: getattr(figures, name) for name in shared}
+    return SuiteFigures(suite=suite, category=prompts.kind, **values)
 
 
 def evaluate_captions(

@@ -1,4 +1,4 @@
-"""Published prompt suites as they are distributed: GenEval, T2I-CompBench and PartiPrompts.
+"""Prompt suites: GenEval, T2I-CompBench and PartiPrompts as they are distributed, and the suite of the scenes world.
 
 What belongs here: reading their files from a folder or any fsspec URI. What does not: scoring pictures against them.
 ``datasets/prompts/README.md`` says where the files come from and under which licences.
@@ -50,18 +50,17 @@ def read_suites(uri: str) -> dict[str, list[Prompt]]:
     return found
 
 
+def read_scenes_suite(path: str) -> list[Prompt]:
+    """The suite of the scenes world: one object ``{"prompt": .., "category": ..}`` per line."""
+    return [
+        Prompt(row["prompt"].strip(), "scenes", row["category"]) for row in _json_lines(path, {"prompt", "category"})
+    ]
+
+
 def read_geneval(uri: str) -> list[Prompt]:
     """GenEval's ``evaluation_metadata.jsonl`` (Ghosh et al. 2023): tag, prompt, and what to include or exclude."""
-    path, text = _text_at(uri, GENEVAL_FILE)
     prompts = []
-    for number, line in _filled_lines(text):
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise UnreadablePrompts(f"{path}:{number}: not JSON ({error.msg}); one object per line") from error
-        missing = {"tag", "prompt"} - set(row if isinstance(row, dict) else ())
-        if missing:
-            raise UnreadablePrompts(f"{path}:{number}: lacks {', '.join(sorted(missing))}")
+    for row in _json_lines(f"{uri.rstrip('/')}/{GENEVAL_FILE}", {"tag", "prompt"}):
         demands = {name: row[name] for name in ("include", "exclude") if name in row}
         prompts.append(Prompt(row["prompt"].strip(), "geneval", row["tag"], demands))
     return prompts
@@ -101,6 +100,20 @@ def read_parti(uri: str) -> list[Prompt]:
             raise UnreadablePrompts(f"{path}:{rows.line_num}: lacks Prompt or Category")
         prompts.append(Prompt(row["Prompt"].strip(), "parti", row["Category"], {"challenge": row["Challenge"]}))
     return prompts
+
+
+def _json_lines(uri: str, fields: set[str]) -> Iterator[dict[str, Any]]:
+    """The objects of a JSON-lines file, each of which must hold ``fields``."""
+    path, text = _text_at(*uri.rsplit("/", 1))
+    for number, line in _filled_lines(text):
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise UnreadablePrompts(f"{path}:{number}: not JSON ({error.msg}); one object per line") from error
+        missing = fields - set(row if isinstance(row, dict) else ())
+        if missing:
+            raise UnreadablePrompts(f"{path}:{number}: lacks {', '.join(sorted(missing))}")
+        yield row
 
 
 def _text_at(uri: str, name: str) -> tuple[str, str]:

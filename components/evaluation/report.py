@@ -58,6 +58,7 @@ class Examples:
     captions: Sequence[CaptionExample] = ()
     generation: Sequence[Gallery] = ()
     decoder: Gallery | None = None
+    disagreements: Gallery | None = None
     plots: Mapping[str, Image.Image] = field(default_factory=dict)
 
 
@@ -76,7 +77,9 @@ def render_html(report: Report, examples: Examples = NOTHING_SHOWN) -> str:
         captions=_table([(_CAPTION_NAMES.get(kind, kind), part) for kind, part in report.captions.items()]),
         generation={prompts: _table(rows) for prompts, rows in _by_prompts(report.generation).items()},
         decoder=_table(_decoder_rows(report)),
-        judge=_table([("judge", report.judge)] if report.judge else []),
+        judge=_table(_judge_rows(report)),
+        upsampling=_table(_upsampling_rows(report)),
+        suites=_table([(f"{one.suite}: {one.category} ({one.num_prompts:,})", one) for one in report.suites]),
         seconds={name: (value, value / total if total else 0.0) for name, value in report.seconds.items()},
         total_seconds=total,
         duration=duration,
@@ -151,6 +154,8 @@ COLUMNS = {
     "style": Column("style", "Objects in the right style"),
     "text": Column("text", "Rendered texts that read as stated"),
     "mean_words": Column("words", "Words per caption", is_share=False, digits=1),
+    "clauses": Column("clauses", "Parts between punctuation marks", is_share=False, digits=1),
+    "known_words": Column("known words", "Words that stand in captions trained on"),
     "distinct": Column("distinct", "Different captions per caption"),
     "clip_score": Column("CLIP score", "Cosine x 100 of picture and text", is_share=False, digits=1),
     "retrieval_at_1": Column("retrieval@1", "Pictures that are nearer to their own text than to any other"),
@@ -161,6 +166,8 @@ COLUMNS = {
     "generated_scene_accuracy": Column("whole scene, generated", "The same on generated latents"),
     "generated_fid": Column("FID, generated", "The same on generated latents", is_share=False),
     "images_per_second": Column("pictures/s", "Pictures per second", is_share=False, digits=0),
+    "rows_written": Column("written", "Rows written when the shards were last made", is_share=False),
+    "rows_reused": Column("reused", "Rows whose caption an earlier version held", is_share=False),
 }
 _SMALL_FIGURE, _DIGITS_OF_SMALL = 0.5, 4
 _CAPTION_NAMES = {"raw": "raw captions", "ssc": "SSC, short", "dsc": "DSC, descriptive"}
@@ -204,6 +211,25 @@ def _by_prompts(generation: Sequence[GenerationFigures]) -> dict[str, list[tuple
         row = (f"{figures.model}, {figures.decoder}{seeds}", figures)
         groups.setdefault(f"{prompts} ({figures.num_prompts:,})", []).append(row)
     return groups
+
+
+def _upsampling_rows(report: Report) -> list[tuple[str, Part]]:
+    found = report.upsampling
+    if found is None:
+        return []
+    prompts = {"mean_words": found.words, "clauses": found.clauses, "known_words": found.known_words}
+    return [
+        (f"upsampled prompts ({found.num_prompts:,})", prompts),
+        ("captions trained on", {"mean_words": found.caption_words, "clauses": found.caption_clauses}),
+    ]
+
+
+def _judge_rows(report: Report) -> list[tuple[str, Part]]:
+    on_real = (("the judge, real pictures", report.judge), ("second judge, real pictures", report.second_judge))
+    rows: list[tuple[str, Part]] = [(label, figures) for label, figures in on_real if figures]
+    return rows + [
+        (f"both agree, {kind.replace('_', ' ')} prompts", figures) for kind, figures in report.judges_agree.items()
+    ]
 
 
 def _decoder_rows(report: Report) -> list[tuple[str, Part]]:

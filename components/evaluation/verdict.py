@@ -154,6 +154,11 @@ def _on_judge(report: Report) -> Iterator[str]:
         if figure.value < TRUSTWORTHY:
             sentence += ": too few, so figures on objects and scenes say little; train it longer"
         yield sentence + "."
+    if (agreement := report.judges_agree.get("descriptive")) and agreement.scene_accuracy:
+        yield (
+            f"A second judge, trained apart, reads {percent(agreement.scene_accuracy)} of the "
+            f"{agreement.scene_accuracy.num_samples:,} pictures of descriptive prompts exactly as the first does."
+        )
 
 
 def _first_decoder(rows: Sequence[GenerationFigures]) -> Iterator[GenerationFigures]:

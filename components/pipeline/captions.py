@@ -1,97 +1,48 @@
-"""``champion_captioners``, ``recaptioned``, ``training_set``: who writes captions, what they wrote, what may be used.
+"""``recaptioned``, ``training_set``: what the champions wrote, and what of it may be used.
 
 What belongs here: joining captioner models, the worker pool and the records. What does not: writing a caption
-(``families.captioner``), judging it (``captioning.quality``).
+(``families.captioner``), judging it (``captioning.quality``), choosing champions (``champions``).
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
+from PIL import Image
 
 from components import schemas
-from components.contracts import Captioner, ModelVersion
+from components.contracts import Captioner
 from components.data.lake import Record, digest_of
 from components.data.pictures import captioned_grid
 from components.data.pixels import decode_pixels
 from components.execution.device import best_device, fast_dtype
+from components.families.hub_captioner.config import SETTINGS_FILE as HUB_SETTINGS
 
 from .progress import silence_libraries
-from .rows import in_memory, load_rows
 from .shards import ShardResult, ShardStage, make_shards
+from .versions import CODE_VERSIONS
 from .workspace import Made, Outcome, UnfitParent, Workspace
+
+if TYPE_CHECKING:
+    from components.captioning.quality import ShardQuality
+
+    from .reuse import CaptionKey
 
 log = logging.getLogger(__name__)
 KINDS = ("ssc", "dsc")
 SAMPLE_SIDE = 128  # of the pictures shown with a shard, in pixels
-
-
-class GateFailed(RuntimeError):
-    """Captioners did not pass their gate; the message says which test and which figure."""
-
-
-def choose_champions(ws: Workspace) -> Outcome:
-    """Let the two candidate captioners caption held-out pictures; where their captions pass, they become champions."""
-    candidates = {kind: ws.parent(f"{kind}_captioner") for kind in KINDS}
-    inputs = {f"{kind}_captioner": record.data_version for kind, record in candidates.items()}
-    inputs["clip"] = ws.parent("clip").data_version
-    settings = ws.recipe.recaption.model_dump(mode="json", exclude={"workers"})
-    return ws.materialize("champion_captioners", inputs, settings, lambda _: _choose(ws, candidates))
-
-
-def _choose(ws: Workspace, candidates: Mapping[str, Record]) -> Made:
-    from components.captioning.quality import quality_of
-    from components.captioning.recaption import measure_quality
-
-    split = load_rows(ws)
-    rows = split.evaluation
-    rows = in_memory(rows, ws.recipe.recaption.num_gate_pictures)
-    scorer = _load_scorer(ws.model_folder("clip"))
-    texts: dict[str, list[str]] = {}
-    metadata: dict[str, Any] = {}
-    for kind, record in candidates.items():
-        texts[kind] = load_kind(ws, kind).caption(rows.pixels, rows.keys)
-        quality = measure_quality(texts[kind], rows.pixels, scorer, ws.recipe.recaption.quality)
-        metadata |= {f"{kind}_{name}": value for name, value in quality.figures().items()}
-        examples = [text for text in split.train.texts.get(f"{kind}_example", ()) if text]
-        style = quality_of(examples, [], [], ws.recipe.recaption.quality) if examples else None
-        verdict = quality.verdict(ws.recipe.recaption.quality, style)
-        if verdict:
-            raise GateFailed(
-                f"{record.registry} stays a candidate, the champions stay as they were: its {kind} captions of "
-                f"{len(rows)} held-out pictures failed: {verdict}"
-            )
-    champions = {}
-    for kind, record in candidates.items():
-        assert record.registry is not None
-        name, version = record.registry.rsplit("/", 1)
-        ws.tracker.set_alias(ModelVersion(name, version, ws.lake.uri(record.path)), "champion")
-        champions[kind] = {"registry": record.registry, "data_version": record.data_version, "path": record.path}
-    path, _ = ws.write_manifest("champion_captioners", champions)
-    shown = [f"{ssc} | {dsc}" for ssc, dsc in zip(texts["ssc"][:8], texts["dsc"][:8], strict=True)]
-    samples = [
-        {"key": key, "caption": caption or "", "ssc": ssc, "dsc": dsc}
-        for key, caption, ssc, dsc in zip(
-            rows.keys[:8], rows.texts["caption"][:8], texts["ssc"][:8], texts["dsc"][:8], strict=True
-        )
-    ]
-    return Made(
-        data_version=",".join(f"{kind}/{champions[kind]['registry'].rsplit('/', 1)[1]}" for kind in KINDS),
-        path=path,
-        metadata={**metadata, **{kind: champions[kind]["registry"] for kind in KINDS}, "samples": samples},
-        pictures={"samples": captioned_grid(rows.pixels[:8], shown)},
-    )
+NUM_SHOWN = 8
 
 
 def load_kind(ws: Workspace, kind: str) -> Captioner:
     """The current candidate captioner of a kind."""
-    return _load_captioner(
+    return load_captioner(
         ws.model_folder(f"{kind}_captioner"), ws.recipe.recaption.temperature, ws.recipe.recaption.seed
     )
 
@@ -102,74 +53,127 @@ def recaption(ws: Workspace, shards: Sequence[str]) -> Iterator[ShardResult]:
 
 
 def recaption_stage(ws: Workspace) -> ShardStage:
-    """How ``recaptioned`` is made from a row group of raw_pairs."""
+    """How ``recaptioned`` is made from a shard of raw_pairs: only what no earlier version holds is written."""
+    from components.captioning.recaption import CaptionWorker
+
+    from .reuse import items_to_write
+
     champions_record, champions = ws.read_manifest("champion_captioners")
     clip = ws.parent("clip")
     ws.check_origin(champions_record)
-    config = ws.recipe.recaption
-    versions = {"champion_captioners": digest_of(champions), "clip": clip.data_version}
-    from components.captioning.recaption import CaptionWorker
-
-    factory = CaptionWorker(
-        captioners={
-            kind: partial(
-                _load_captioner,
-                ws.lake.fetch_folder(champions[kind]["path"], ws.scratch),
-                config.temperature,
-                config.seed,
-            )
-            for kind in KINDS
-        },
-        names={kind: champions[kind]["registry"] for kind in KINDS},
-        load_scorer=partial(_load_scorer, ws.model_folder("clip")),
-        resolution=ws.recipe.data.resolution,
-        fit=ws.recipe.data.fit,
-        quality=config.quality,
-    )
-
-    def assemble(part: Record, tables: list[pa.Table]) -> Made:
-        return _assemble(ws, part, tables)
-
+    config, data = ws.recipe.recaption, ws.recipe.data
+    assembly = _Assembly(ws, champions, _keys(ws, champions, clip.data_version))
     return ShardStage(
         asset="recaptioned",
-        inputs=lambda part: {"raw_pairs": part.data_version, **versions},
-        settings=config.model_dump(mode="json", exclude={"workers", "num_gate_pictures"}),
-        factory=factory,
-        workers=config.workers,
-        assemble=assemble,
-    )
-
-
-def _assemble(ws: Workspace, part: Record, tables: list[pa.Table]) -> Made:
-    from components.captioning.recaption import shard_quality
-
-    quality = shard_quality(tables, ws.recipe.recaption.quality)
-    table = pa.concat_tables([piece.replace_schema_metadata(None) for piece in tables])
-    path, digest = ws.lake.write_table(f"recaptioned/{part.shard}", table, schemas.RECAPTIONED)
-    first = table.slice(0, 8).to_pylist()
-    images = ws.lake.read_table(part.path, ["image"])["image"].slice(0, 8).to_pylist()
-    pixels = [decode_pixels(image, SAMPLE_SIDE) for image in images]
-    return Made(
-        data_version=digest,
-        path=path,
-        num_rows=table.num_rows,
-        metadata={
-            **{f"{kind}_{name}": value for kind in KINDS for name, value in quality[kind].figures().items()},
-            "rejected": table["rejected"].length() - table["rejected"].null_count,
-            "ssc_captioner": first[0]["ssc_captioner"] if first else None,
-            "dsc_captioner": first[0]["dsc_captioner"] if first else None,
-            "samples": [{name: row[name] or "" for name in ("key", "caption", "ssc", "dsc")} for row in first],
+        inputs=lambda part: {
+            "raw_pairs": part.data_version,
+            "champion_captioners": digest_of(champions),
+            "clip": clip.data_version,
         },
-        pictures={"samples": captioned_grid(np.stack(pixels), [row["dsc"] or "" for row in first], scale=1)}
-        if first
-        else {},
-        verdict="; ".join(
-            f"{kind}: {verdict}"
-            for kind in KINDS
-            if (verdict := quality[kind].verdict(ws.recipe.recaption.quality)) is not None
-        )
-        or None,
+        settings=config.model_dump(mode="json", exclude={"workers", "num_gate_pictures", "num_golden_pictures"}),
+        items=lambda part: items_to_write(ws, part, assembly.keys),
+        factory=CaptionWorker(
+            captioners={
+                kind: partial(
+                    load_captioner,
+                    ws.lake.fetch_folder(champions[kind]["path"], ws.scratch),
+                    config.temperature,
+                    config.seed,
+                )
+                for kind in KINDS
+            },
+            load_scorer=partial(load_scorer, ws.model_folder("clip")),
+            mean_picture=champions["mean_picture"],
+            resolution=data.resolution,
+            fit=data.fit,
+            batch_multiple=config.batch_multiple,
+        ),
+        workers=config.workers,
+        assemble=assembly.assemble,
     )
+
+
+def _keys(ws: Workspace, champions: Mapping[str, Any], clip: str) -> dict[str, CaptionKey]:
+    """What decides captions and scores now; the picture's sha256 is the rest of the key."""
+    from .reuse import CaptionKey
+
+    config, data = ws.recipe.recaption, ws.recipe.data
+    sampling = {"temperature": config.temperature, "seed": config.seed if config.temperature else None}
+    pixels = [CODE_VERSIONS["recaptioned"], data.resolution, data.fit, config.batch_multiple]
+    score = digest_of([pixels, clip, champions["mean_picture"]])
+    return {
+        kind: CaptionKey(digest_of([pixels, kind, champions[kind]["data_version"], sampling]), score) for kind in KINDS
+    }
+
+
+class _Assembly:
+    """Puts shards together under one set of champions."""
+
+    def __init__(self, ws: Workspace, champions: Mapping[str, Any], keys: Mapping[str, CaptionKey]) -> None:
+        self.ws, self.champions, self.keys = ws, champions, keys
+
+    @cached_property
+    def vocabulary(self) -> frozenset[str]:
+        """The words that trained captioners can know."""
+        return frozenset(self.ws.lake.read_bytes(self.champions["vocabulary"]).decode().split("\n"))
+
+    def assemble(self, part: Record, results: list[pa.Table]) -> Made:
+        """A shard's table, its statistics and its verdict."""
+        from components.captioning.recaption import join_kind, recaptioned_table
+
+        from .reuse import KEYS, kept_captions
+
+        ws, config = self.ws, self.ws.recipe.recaption.quality
+        assert part.shard is not None
+        rows = ws.lake.read_table(part.path, ["key", "sha256", "caption"])
+        kept = kept_captions(ws, part.shard, self.keys)
+        digests = rows["sha256"].to_pylist()
+        joined = {kind: join_kind(kind, digests, kept[kind].rows, results, config) for kind in KINDS}
+        table = recaptioned_table(rows, joined, {kind: self.champions[kind]["registry"] for kind in KINDS})
+        path, digest = ws.lake.write_table(f"recaptioned/{part.shard}", table, schemas.RECAPTIONED)
+        quality = {
+            kind: one.quality(config, self.vocabulary if self.champions[kind]["is_trained"] else None)
+            for kind, one in joined.items()
+        }
+        complaints = self._complaints(part.shard, quality)
+        counts = {f"{kind}_written": one.num_written for kind, one in joined.items()}
+        counts |= {f"{kind}_reused": len(digests) - one.num_written for kind, one in joined.items()}
+        log.info("recaptioned[%s]: %s", part.shard, ", ".join(f"{name} {count}" for name, count in counts.items()))
+        first = table.slice(0, NUM_SHOWN).to_pylist()
+        return Made(
+            data_version=digest,
+            path=path,
+            num_rows=table.num_rows,
+            metadata={
+                **{f"{kind}_{name}": value for kind in KINDS for name, value in quality[kind].figures().items()},
+                **counts,
+                "rejected": table.num_rows - table["rejected"].null_count,
+                **{f"{kind}_captioner": self.champions[kind]["registry"] for kind in KINDS},
+                "complaints": complaints,
+                KEYS: {kind: key.as_json() for kind, key in self.keys.items()},
+                "statistics": {kind: one.as_json() for kind, one in quality.items()},
+                "samples": [{name: row[name] or "" for name in ("key", "caption", "ssc", "dsc")} for row in first],
+            },
+            pictures={"samples": self._sample(part, [row["dsc"] or "" for row in first])} if first else {},
+            verdict="; ".join(message for messages in complaints.values() for message in messages) or None,
+        )
+
+    def _complaints(self, shard: str, quality: Mapping[str, ShardQuality]) -> dict[str, list[str]]:
+        """By caption test: what it has against the shard, compared also with its last version fit to train on."""
+        from components.captioning.quality import ShardQuality
+
+        versions = self.ws.lake.versions("recaptioned", "table", shard)
+        last = next((one for one in versions if not one.verdict and "statistics" in one.metadata), None)
+        found: dict[str, list[str]] = {}
+        for kind, one in quality.items():
+            previous = ShardQuality(**last.metadata["statistics"][kind]) if last else None
+            for test, message in one.complaints(self.ws.recipe.recaption.quality, previous=previous):
+                found.setdefault(test, []).append(f"{kind}: {message}")
+        return found
+
+    def _sample(self, part: Record, captions: Sequence[str]) -> Image.Image:
+        images = self.ws.lake.read_table(part.path, ["image"])["image"].slice(0, len(captions)).to_pylist()
+        return captioned_grid(np.stack([decode_pixels(image, SAMPLE_SIDE) for image in images]), captions, scale=1)
 
 
 def build_training_set(ws: Workspace) -> Outcome:
@@ -221,19 +225,32 @@ def build_training_set(ws: Workspace) -> Outcome:
     return ws.materialize("training_set", inputs, None, make)
 
 
-def _load_captioner(folder: Path, temperature: float, seed: int) -> Captioner:
-    from components.families.captioner.sample import load_captioner
-    from components.families.hub_captioner.model import SETTINGS_FILE, load_hub_captioner
-
+def load_captioner(folder: Path, temperature: float, seed: int) -> Captioner:
+    """The captioner of a model folder, of whichever family wrote it."""
     silence_libraries()
-    if not (folder / SETTINGS_FILE).exists():
-        return load_captioner(folder, best_device(), temperature=temperature, seed=seed)
+    load = next((load for file, load in CAPTIONERS.items() if (folder / file).exists()), _load_trained)
+    return load(folder, temperature, seed)
+
+
+def _load_trained(folder: Path, temperature: float, seed: int) -> Captioner:
+    from components.families.captioner.sample import load_captioner
+
+    return load_captioner(folder, best_device(), temperature=temperature, seed=seed)
+
+
+def _load_from_hub(folder: Path, temperature: float, seed: int) -> Captioner:
+    from components.families.hub_captioner.model import load_hub_captioner
+
     if temperature:
         raise ValueError(f"a hub captioner writes without sampling: set recaption.temperature from {temperature} to 0")
     return load_hub_captioner(folder, best_device())
 
 
-def _load_scorer(folder: Path) -> Any:
+CAPTIONERS: dict[str, Callable[[Path, float, int], Captioner]] = {HUB_SETTINGS: _load_from_hub}  # by a file of theirs
+
+
+def load_scorer(folder: Path) -> Any:
+    """The CLIP that scores captions."""
     from components.families.clip.sample import load_clip
 
     return load_clip(folder, best_device(), dtype=fast_dtype(best_device()))

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
-from .captions import build_training_set, choose_champions, recaption
+from .captions import build_training_set, recaption
+from .champions import choose_champions
 from .ingest import build_image_set, ingest, shard_names
 from .latents import encode, extract_text_encoder
 from .report import evaluate
@@ -51,6 +52,7 @@ ORDER = (
     "consistency_decoder",
     "evaluation_clip",
     "attribute_judge",
+    "second_judge",
     "caption_blend_study",
     "evaluation_report",
 )

@@ -7,20 +7,26 @@ metrics (``components.evaluation``) and what is measured when (``report``, ``stu
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from components.contracts import Rows
+from components.data.catalog import DATASETS
 from components.families.latent_diffusion.config import LatentDiffusionConfig
 
 from .rows import subset
 from .workspace import Workspace
 
 if TYPE_CHECKING:
+    from components.data.scene_graph import Scene
     from components.evaluation.measurement import Judges, PromptSet
+    from components.evaluation.prompts import Prompt
 
 PROMPT_KINDS = ("short", "descriptive")
+RELATIONS = "relations"  # a kind of prompt of its own: "left of" and "above", without places
+MAX_RELATION_PROMPTS = 100
+SCENES_SUITE = DATASETS / "prompts" / "scenes.jsonl"
 SYNTHETIC_NAMES = {"truth_ssc": "oracle-ssc", "truth_dsc": "oracle"}
 
 
@@ -63,6 +69,19 @@ def prompt_sets(rows: Rows, num_prompts: int) -> list[PromptSet]:
     ]
 
 
+def final_prompt_sets(rows: Rows, num_prompts: int) -> list[PromptSet]:
+    """The prompts of a model's final figures: held-out ones, and relations where the truth is known."""
+    from components.data import scenes as world
+    from components.evaluation.measurement import PromptSet
+
+    sets = prompt_sets(rows, num_prompts)
+    related = [found for scene in rows.scenes or () if (found := world.relation_prompt(scene))]
+    related = related[: min(num_prompts, MAX_RELATION_PROMPTS)]
+    if not related:
+        return sets
+    return [PromptSet(RELATIONS, [text for text, _ in related], [facts for _, facts in related]), *sets]
+
+
 def raw_prompts(rows: Rows, num_prompts: int) -> PromptSet:
     """The held-out pictures' original captions as prompts, of which nothing is known but their words."""
     from components.evaluation.measurement import PromptSet
@@ -70,10 +89,34 @@ def raw_prompts(rows: Rows, num_prompts: int) -> PromptSet:
     return PromptSet("raw", [text for text in rows.texts["caption"] if text][:num_prompts])
 
 
+def load_second_reader(ws: Workspace) -> Callable[[np.ndarray], Sequence[Scene]] | None:
+    """What reads pictures independently of the attribute judge; None for a data set without ground truth."""
+    from components.families.attribute_judge.sample import load_judge
+
+    return load_judge(ws.model_folder("second_judge")).read if ws.dataset.has_ground_truth else None
+
+
+def load_suites(ws: Workspace) -> dict[str, list[Prompt]]:
+    """Prompt suites by name: the recipe's folder of published ones, and that of the scenes world for scenes."""
+    from components.evaluation.prompts import read_scenes_suite, read_suites
+
+    suites = {"scenes": read_scenes_suite(str(SCENES_SUITE))} if ws.dataset.has_ground_truth else {}
+    return suites | (read_suites(ws.recipe.evaluation.suites) if ws.recipe.evaluation.suites else {})
+
+
+def upsampler_settings(ws: Workspace) -> dict[str, Any] | None:
+    """What decides upsampled prompts beside the T5, for fingerprints."""
+    return ws.recipe.upsampler_endpoint and ws.recipe.upsampler_endpoint.identity()
+
+
 def load_upsampler(ws: Workspace) -> Callable[[Sequence[str]], list[str]] | None:
-    """What rewrites short prompts; None where the text encoder is a hub T5's, which cannot."""
+    """What rewrites short prompts: an endpoint, else the T5; None where that is a hub's encoder, which cannot."""
     from components.families.prompt_upsampler.sample import load_upsampler as load
 
+    if ws.recipe.upsampler_endpoint:
+        from components.families.prompt_upsampler.endpoint import EndpointUpsampler
+
+        return EndpointUpsampler(ws.recipe.upsampler_endpoint, ws.lake)
     if ws.recipe.prompt_upsampler.model.pretrained:
         return None
     return load(ws.model_folder("prompt_upsampler"))

@@ -15,7 +15,7 @@ import pyarrow as pa
 from components import schemas
 from components.data.lake import Record
 
-from .shards import ShardResult, ShardStage, make_shards
+from .shards import ShardResult, ShardStage, make_shards, row_group_items
 from .train import KeptAs, register
 from .workspace import Made, Outcome, Workspace
 
@@ -42,6 +42,7 @@ def encode_stage(ws: Workspace) -> ShardStage:
         asset="latents",
         inputs=lambda part: {"raw_pairs": part.data_version, "vae": vae.data_version},
         settings=data.model_dump(mode="json", include={"resolution", "fit"}),
+        items=lambda part: row_group_items(ws, part),
         factory=LatentWorker(str(ws.model_folder("vae")), data.resolution, data.fit),
         workers=ws.recipe.latents,
         assemble=assemble,

@@ -10,7 +10,7 @@ import hashlib
 import logging
 import subprocess
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -22,7 +22,18 @@ from components.contracts import ModelVersion, Rows
 from components.data.lake import Record
 from components.data.pictures import captioned_grid, grid
 
-from .judging import blend_name, load_judges, load_upsampler, prompt_sets
+from .cross_checks import Readings, suite_figures, upsampling_figures
+from .judging import (
+    RELATIONS,
+    blend_name,
+    final_prompt_sets,
+    load_judges,
+    load_second_reader,
+    load_suites,
+    load_upsampler,
+    prompt_sets,
+    upsampler_settings,
+)
 from .progress import silence_libraries
 from .rows import in_memory, load_rows, subset
 from .study import ASSET as STUDY
@@ -39,7 +50,11 @@ def evaluate(ws: Workspace) -> Outcome:
     inputs = {name: record.data_version for name, record in parents.items()}
     arms = finished_arms(ws)
     inputs |= {f"{record.asset}[{record.shard}]": record.data_version for each in arms.values() for record in each}
-    settings = {"evaluation": ws.recipe.evaluation.model_dump(mode="json"), "fit": ws.recipe.data.fit}
+    settings = {
+        "evaluation": ws.recipe.evaluation.model_dump(mode="json"),
+        "fit": ws.recipe.data.fit,
+        "upsampler": upsampler_settings(ws),
+    }
     return ws.materialize("evaluation_report", inputs, settings, lambda _: _Evaluation(ws, parents, arms).run())
 
 
@@ -51,6 +66,11 @@ class Sampled:
     written: Sequence[str]  # what the model was asked: the prompts, or the upsampler's rewriting of them
     is_upsampled: bool
     pixels: Mapping[str, np.ndarray]
+
+    @property
+    def name(self) -> str:
+        """The kind of prompt, upsampled or not, as the study's arms name it."""
+        return UPSAMPLED if self.is_upsampled else str(self.prompts.kind)
 
 
 class _Evaluation:
@@ -66,9 +86,12 @@ class _Evaluation:
         silence_libraries()
         torch.set_num_threads(ws.recipe.evaluation.num_threads)
         self.ws, self.parents, self.arms, self.config = ws, parents, arms, ws.recipe.evaluation
-        rows = load_rows(ws, with_recaptions=True, with_latents=True, with_truth=True).evaluation
+        split = load_rows(ws, with_recaptions=True, with_latents=True, with_truth=True)
+        rows, kind = split.evaluation, ws.recipe.latent_diffusion.model.synthetic_kind
+        self.captions = [text for text in split.train.texts[kind] if text]  # that the model was trained on
         self.rows: Rows = in_memory(rows, self.config.num_pictures)
         self.judges, self.feature_extractor = load_judges(ws, self.rows)
+        self.second_reader = load_second_reader(ws)
         self.pipeline = load_pipeline(ws.model_folder("latent_diffusion"))
         self.vae = load_vae(ws.model_folder("vae"))
         self.consistency = load_decoder(ws.model_folder("consistency_decoder"))
@@ -82,8 +105,13 @@ class _Evaluation:
 
         samples = self.sample()
         judge = evaluate_judge(self.judges, self.rows.pixels, self.rows.scenes) if self.rows.scenes else None
+        second = replace(self.judges, read=self.second_reader)
+        second_judge = evaluate_judge(second, self.rows.pixels, self.rows.scenes) if self.rows.scenes else None
         seconds, memory = self.costs()
         decoded = self.decode()
+        readings = None
+        if self.judges.read and self.second_reader:
+            readings = Readings(self.judges.read, self.second_reader, samples)
         report = Report(
             dataset=self.ws.dataset.name,
             recipe=self.ws.recipe.name,
@@ -94,14 +122,18 @@ class _Evaluation:
             peak_memory_gib=memory,
             feature_extractor=self.feature_extractor,
             judge=judge,
+            second_judge=second_judge,
+            judges_agree=readings.agreement() if readings else {},
             captions=self.caption_figures(),
             generation=tuple(self.generation_figures(samples)),
+            upsampling=upsampling_figures(samples, self.captions, self.config),
+            suites=tuple(self.suites()),
             curves=tuple(self.curves()),
             decoder=self.decoder_figures(decoded, samples),
             models=self.model_records(),
         )
         report = report.model_copy(update={"verdict": verdict(report)})
-        return self.keep(report, samples, decoded)
+        return self.keep(report, samples, decoded, readings)
 
     # ---------------------------------------------------------------------------------------------------- captions
     def caption_figures(self) -> dict[str, Any]:
@@ -120,6 +152,7 @@ class _Evaluation:
                     world.facts_of(scene) if kind != "ssc" else world.parse_facts(write(scene)) for scene in rows.scenes
                 ]
             rate = self._captioning_rate() if name != "raw" else None
+            counts = self._rows_by_origin(kind) if name != "raw" else {}
             figures[name] = evaluate_captions(
                 [str(text) for text in rows.texts[kind]],
                 rows.pixels,
@@ -127,21 +160,31 @@ class _Evaluation:
                 scenes=rows.scenes,
                 expected=expected,
                 images_per_second=Figure(rate[0], None, rate[1]) if rate else None,
-            )
+            ).model_copy(update=counts)
         return figures
 
     def _captioning_rate(self) -> tuple[float, int] | None:
-        """Pictures a second, both captions and their scores written, over all shards' wall time."""
-        records = self.ws.lake.records("recaptioned").values()
-        seconds, num_rows = sum(r.seconds for r in records), sum(r.num_rows or 0 for r in records)
+        """Pictures a second, both captions and their scores written, over the wall time of shards made from nothing."""
+        whole = [
+            record
+            for record in self.ws.lake.records("recaptioned").values()
+            if not record.metadata.get("ssc_reused") and not record.metadata.get("dsc_reused")
+        ]
+        seconds, num_rows = sum(r.seconds for r in whole), sum(r.num_rows or 0 for r in whole)
         return (num_rows / seconds, num_rows) if seconds > 0 else None
+
+    def _rows_by_origin(self, kind: str) -> dict[str, int]:
+        """How many rows of a kind were written and how many reused when the shards were last made."""
+        records = self.ws.lake.records("recaptioned").values()
+        counts = ("written", "reused")
+        return {f"rows_{how}": sum(r.metadata.get(f"{kind}_{how}", 0) for r in records) for how in counts}
 
     # -------------------------------------------------------------------------------------------------- generation
     def sample(self) -> list[Sampled]:
         """Pictures for short prompts (as they are and upsampled) and for descriptive ones."""
         upsample = load_upsampler(self.ws)
         sampled = []
-        for prompts in prompt_sets(self.rows, self.config.num_prompts):
+        for prompts in final_prompt_sets(self.rows, self.config.num_prompts):
             sampled.append(self.draw(prompts, prompts.texts, is_upsampled=False))
             if prompts.kind == "short" and upsample is not None:
                 sampled.append(self.draw(prompts, upsample(prompts.texts), is_upsampled=True))
@@ -200,8 +243,7 @@ class _Evaluation:
         name = f"{blend} (study)" if blend == self.model_name else blend
         rows = []
         for sampled in samples:
-            kind = UPSAMPLED if sampled.is_upsampled else sampled.prompts.kind
-            measured = [figures_from(record.metadata["figures"][kind]) for record in records]
+            measured = [figures_from(record.metadata["figures"][sampled.name]) for record in records]
             rows.append(
                 GenerationFigures(
                     model=name,
@@ -235,6 +277,14 @@ class _Evaluation:
                     )
                 )
         return points
+
+    def suites(self) -> Iterator[Any]:
+        """The main model on prompt suites."""
+
+        def pictures(prompts: Any) -> np.ndarray:
+            return self.draw(prompts, prompts.texts, is_upsampled=False).pixels["vae"]
+
+        return suite_figures(load_suites(self.ws), pictures, self.judges, self.config.num_suite_prompts)
 
     # ----------------------------------------------------------------------------------------------------- decoder
     def decode(self) -> dict[str, tuple[int, np.ndarray]]:
@@ -315,10 +365,18 @@ class _Evaluation:
         }
 
     # ---------------------------------------------------------------------------------------------------- the report
-    def keep(self, report: Any, samples: Sequence[Sampled], decoded: Mapping[str, tuple[int, np.ndarray]]) -> Made:
+    def keep(
+        self,
+        report: Any,
+        samples: Sequence[Sampled],
+        decoded: Mapping[str, tuple[int, np.ndarray]],
+        readings: Readings | None,
+    ) -> Made:
         from components.evaluation.report import render_html
 
-        page = render_html(report, self.examples(report, samples, decoded))
+        examples = self.examples(report, samples, decoded)
+        disagreements = readings and readings.disagreements(self.config.num_shown)
+        page = render_html(report, replace(examples, disagreements=disagreements))
         place = self.ws.lake.place("evaluation_report", "report")
         content = {"index.html": page.encode(), "report.json": report.to_json().encode()}
         with tempfile.TemporaryDirectory() as temporary:
@@ -343,6 +401,7 @@ class _Evaluation:
             metadata={
                 "verdict_in_words": " ".join(report.verdict),
                 "promoted": promoted,
+                "upsampling": report.upsampling.model_dump(mode="json") if report.upsampling else None,
                 "score": score,
                 "html": self.ws.lake.uri(f"{place}/latest/index.html"),
                 "first_pictures": pictures_digest(samples, self.config.batch_size),
@@ -375,12 +434,11 @@ class _Evaluation:
                     f"{sampled.prompts.kind} prompts{', upsampled' if sampled.is_upsampled else ''}",
                     sampled.written[:shown],
                     {
-                        **{blend: pictures[kind][:shown] for blend, pictures in drawn.items()},
+                        **{blend: pictures[sampled.name][:shown] for blend, pictures in drawn.items()},
                         **{f"{self.model_name}, {name}": pixels[:shown] for name, pixels in sampled.pixels.items()},
                     },
                 )
                 for sampled in samples
-                for kind in [UPSAMPLED if sampled.is_upsampled else sampled.prompts.kind]
             ],
             decoder=Gallery(
                 "Held-out pictures, encoded and decoded",
@@ -400,6 +458,15 @@ class _Evaluation:
             bars = {one.model: one.clip_score for one in rows if not one.upsampled and one.clip_score}
             if len(bars) > 1:
                 plots[f"Caption blends, {prompts} prompts"] = interval_bars(bars, f"CLIP score, {prompts} prompts")
+        relations = {
+            one.model: one.relation
+            for one in report.generation
+            if one.prompts == RELATIONS and one.decoder == "vae" and one.relation
+        }
+        if relations:
+            plots["Relations, by captions learned from"] = interval_bars(
+                relations, "left of, above: relations that hold"
+            )
         histories = {name: self.parents[name].metadata.get("losses") or [] for name in ("latent_diffusion", "vae")}
         return plots | {
             f"{name}: losses": loss_curves(history) for name, history in histories.items() if len(history) > 1

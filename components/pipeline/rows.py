@@ -152,7 +152,8 @@ def _latents(ws: Workspace, scratch: Scratch, parts: Sequence[Record]) -> np.nda
 def _truth(ws: Workspace, keys: PickedTexts, texts: dict[str, Sequence[str | None]]) -> list[Any]:
     from components.data import scenes as world
 
-    scenes = [world.scene_for(world.index_of(str(key)), ws.dataset.scene_seed) for key in keys]
+    seed, options = ws.dataset.scene_seed, ws.dataset.scene_options
+    scenes = [world.scene_for(world.index_of(str(key)), seed, options) for key in keys]
     texts["truth_ssc"] = [world.ssc(scene) for scene in scenes]
     texts["truth_dsc"] = [world.dsc(scene) for scene in scenes]
     return scenes

@@ -1,7 +1,7 @@
 """Work over many shards at once: one worker pool for all of them, and one shard's failure is its own.
 
-What belongs here: planning what must be made, cutting shards into row groups, gathering results shard by shard. What
-does not: what is done to a row group (captioning, encoding).
+What belongs here: planning what must be made, gathering results shard by shard. What
+does not: what is done to the rows (captioning, encoding).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from .workspace import Made, Outcome, UnfitParent, Workspace
 
 log = logging.getLogger(__name__)
 
-RowGroupWork = Callable[[Mapping[str, Any]], pa.Table]
+ItemWork = Callable[[Mapping[str, Any]], pa.Table]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,12 +62,16 @@ def _guarded_worker(factory: Callable[[], Callable[[Any], Any]]) -> Callable[[An
 
 @dataclass(frozen=True, slots=True)
 class ShardStage:
-    """One partitioned asset that is made from raw_pairs, row group by row group."""
+    """One partitioned asset that is made from raw_pairs.
+
+    ``items`` cuts a part into what workers are given one at a time; ``assemble`` makes the shard of their results.
+    """
 
     asset: str
     inputs: Callable[[Record], Mapping[str, str]]
     settings: Any
-    factory: Callable[[], RowGroupWork]
+    items: Callable[[Record], Sequence[Mapping[str, Any]]]
+    factory: Callable[[], ItemWork]
     workers: MapConfig
     assemble: Callable[[Record, list[pa.Table]], Made]
 
@@ -75,7 +79,7 @@ class ShardStage:
 def make_shards(ws: Workspace, stage: ShardStage, shards: Sequence[str]) -> Iterator[ShardResult]:
     """Make (or reuse) each shard; results in the order in which shards are finished."""
     ws.lake.check_writable()
-    waiting: list[tuple[Record, str, int]] = []  # part, fingerprint, row groups
+    waiting: list[tuple[Record, str]] = []  # part, fingerprint
     for shard in shards:
         try:
             part = ws.parent("raw_pairs", shard)
@@ -86,24 +90,28 @@ def make_shards(ws: Workspace, stage: ShardStage, shards: Sequence[str]) -> Iter
         if existing:
             yield ShardResult(shard, existing)
         else:
-            waiting.append((part, fingerprint, ws.lake.row_groups(part.path)))
+            waiting.append((part, fingerprint))
     if waiting:
         yield from _make(ws, stage, waiting)
 
 
-def _make(ws: Workspace, stage: ShardStage, waiting: Sequence[tuple[Record, str, int]]) -> Iterator[ShardResult]:
-    items = [
-        {"uri": ws.lake.uri(part.path), "row_group": group}
-        for part, _, num_groups in waiting
-        for group in range(num_groups)
-    ]
+def row_group_items(ws: Workspace, part: Record) -> list[dict[str, Any]]:
+    """One item for each row group of a part."""
+    return [{"uri": ws.lake.uri(part.path), "row_group": group} for group in range(ws.lake.row_groups(part.path))]
+
+
+def _make(ws: Workspace, stage: ShardStage, waiting: Sequence[tuple[Record, str]]) -> Iterator[ShardResult]:
+    items = [stage.items(part) for part, _ in waiting]
     results = ws.executor.map(
-        guarded(stage.factory), items, resources=stage.workers.resources, max_workers=stage.workers.max_workers
+        guarded(stage.factory),
+        [item for each in items for item in each],
+        resources=stage.workers.resources,
+        max_workers=stage.workers.max_workers,
     )
-    results = tracked(results, log, stage.asset, len(items), "row groups")
-    for part, fingerprint, num_groups in waiting:
+    results = tracked(results, log, stage.asset, sum(map(len, items)), "row groups")
+    for (part, fingerprint), own_items in zip(waiting, items, strict=True):
         started = time.perf_counter()
-        tables = [next(results) for _ in range(num_groups)]
+        tables = [next(results) for _ in own_items]
         assert part.shard is not None
         failures = [table.message for table in tables if isinstance(table, Caught)]
         if failures:

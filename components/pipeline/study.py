@@ -21,7 +21,14 @@ from components.data.pictures import captioned_grid
 from components.families.latent_diffusion.config import LatentDiffusionConfig
 from components.recipes.recipe import Recipe, Trained
 
-from .judging import load_judges, load_upsampler, prompt_sets, raw_prompts
+from .judging import (
+    final_prompt_sets,
+    load_judges,
+    load_upsampler,
+    prompt_sets,
+    raw_prompts,
+    upsampler_settings,
+)
 from .progress import silence_libraries
 from .rows import in_memory, load_rows
 from .train import KeptAs, SamplingPlan, fit_stage
@@ -33,6 +40,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 ASSET = "caption_blend_study"
+UNSEEN_BY_ARMS = {"num_teacher_steps", "num_shown", "num_threads", "suites", "num_suite_prompts"}
+UNSEEN_BY_ARMS |= {"max_upsampled_length_gap", "min_upsampled_known_words"}
 UPSAMPLED = "short_upsampled"
 
 
@@ -126,10 +135,11 @@ def identity_of(ws: Workspace, arm: str) -> tuple[dict[str, str], Any]:
     parents = ("training_set", "vae", "text_encoder", "prompt_upsampler", "evaluation_clip", "attribute_judge")
     inputs = {name: ws.parent(name).data_version for name in parents}
     inputs["latents"] = ",".join(record.data_version for record in ws.lake.records("latents").values())
-    evaluation = ws.recipe.evaluation.model_dump(mode="json", exclude={"num_teacher_steps", "num_shown", "num_threads"})
+    evaluation = ws.recipe.evaluation.model_dump(mode="json", exclude=UNSEEN_BY_ARMS)
     settings = {
         "section": section_of_arm(ws, arm).model_dump(mode="json"),
         "evaluation": evaluation,
+        "upsampler": upsampler_settings(ws),
         "study": ws.recipe.study.model_dump(mode="json", exclude={"num_seeds"}),
     }
     return inputs, settings
@@ -144,7 +154,7 @@ class _Arm:
         self.config = ws.recipe.evaluation
         rows = load_rows(ws, with_recaptions=True, with_truth=True).evaluation
         self.rows: Rows = in_memory(rows, self.config.num_pictures)
-        self.prompts = prompt_sets(self.rows, self.config.num_prompts)
+        self.prompts = final_prompt_sets(self.rows, self.config.num_prompts)
         self.curve_prompts = [raw_prompts(self.rows, ws.recipe.study.num_curve_prompts)]
         self.curve_prompts += prompt_sets(self.rows, ws.recipe.study.num_curve_prompts)
 

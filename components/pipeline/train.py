@@ -66,6 +66,7 @@ class ModelStage:
 STAGES = {
     "evaluation_clip": ModelStage(with_truth=True),
     "attribute_judge": ModelStage(with_truth=True, needs_truth=True),
+    "second_judge": ModelStage(with_truth=True, needs_truth=True),
     "clip": ModelStage(),
     "base_captioner": ModelStage(parents=("clip",)),
     "ssc_captioner": ModelStage(parents=("base_captioner",), only_text="ssc_example", is_gated=True),

@@ -44,7 +44,8 @@ def base() -> Recipe:
             model=clip.model_copy(update={"text_kinds": ("truth_dsc", "truth_ssc")}),
             training=training(10_000, 512, 5e-4),
         ),
-        attribute_judge=Trained(model=JudgeConfig(), training=training(5_000, 256, 2e-3)),
+        attribute_judge=Trained(model=JudgeConfig(half="first"), training=training(5_000, 256, 2e-3)),
+        second_judge=Trained(model=JudgeConfig(half="second", seed=1), training=training(5_000, 256, 2e-3, seed=1)),
         clip=Trained(model=clip, training=training(10_000, 512, 5e-4)),
         base_captioner=Trained(model=captioner, training=training(10_000, 256, 5e-4)),
         ssc_captioner=Trained(
@@ -55,7 +56,7 @@ def base() -> Recipe:
             model=captioner.model_copy(update={"text_kind": "dsc_example", "contrastive_weight": 0.0}),
             training=training(4_000, 128, 3e-4),
         ),
-        recaption=RecaptionConfig(workers=gpu),
+        recaption=RecaptionConfig(workers=gpu, batch_multiple=512),
         vae=Trained(model=VaeConfig(block_out_channels=(64, 128)), training=training(20_000, 128, 5e-4)),
         latents=gpu,
         prompt_upsampler=Trained(

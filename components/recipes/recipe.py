@@ -20,7 +20,7 @@ from components.families.consistency_decoder.config import ConsistencyDecoderCon
 from components.families.diffusion_decoder.config import DiffusionDecoderConfig
 from components.families.hub_captioner.config import HubCaptionerConfig
 from components.families.latent_diffusion.config import LatentDiffusionConfig
-from components.families.prompt_upsampler.config import PromptUpsamplerConfig
+from components.families.prompt_upsampler.config import EndpointConfig, PromptUpsamplerConfig
 from components.families.vae.config import VaeConfig
 from components.training.config import TrainingConfig
 
@@ -74,7 +74,16 @@ class RecaptionConfig(Frozen):
         default=0.0, description="0 writes greedily; above, captions are sampled per (seed, key).", ge=0
     )
     seed: int = Field(default=0, description="Seed of sampled captions.")
-    num_gate_pictures: int = Field(default=256, description="Held-out pictures on which captioners must pass.", gt=0)
+    batch_multiple: int = Field(
+        default=32,
+        description="Batches are filled up to a multiple of so many rows, so that a caption does not depend on how "
+        "many others are written with it; on GPUs 512, which gives every batch the same shape.",
+        gt=0,
+    )
+    num_gate_pictures: int = Field(default=256, description="Held-out pictures on which captioners must pass.", gt=1)
+    num_golden_pictures: int = Field(
+        default=32, description="Golden pictures made from ground truth, where the data set names none.", ge=0
+    )
     quality: QualityConfig = Field(default_factory=QualityConfig, description="Thresholds of the caption tests.")
     workers: MapConfig = Field(default_factory=MapConfig, description="Resources of captioning workers.")
 
@@ -91,6 +100,17 @@ class EvaluationConfig(Frozen):
     seed: int = Field(default=1234, description="Seed of the sampled pictures.")
     num_threads: int = Field(default=2, description="CPU threads, while nothing else runs beside the report.", gt=0)
     num_shown: int = Field(default=12, description="Pictures in each gallery.", gt=0)
+    suites: str | None = Field(
+        default=None,
+        description="Folder or URI of prompt suites (GenEval, T2I-CompBench, PartiPrompts) as datasets/prompts says.",
+    )
+    max_upsampled_length_gap: float = Field(
+        default=0.5, description="Largest distance (Kolmogorov-Smirnov) of upsampled prompts' lengths from captions'."
+    )
+    min_upsampled_known_words: float = Field(
+        default=0.9, description="Share of upsampled prompts' words that must stand in captions trained on."
+    )
+    num_suite_prompts: int = Field(default=20, description="Prompts of each category of a suite.", gt=0)
 
 
 class StudyConfig(Frozen):
@@ -108,6 +128,7 @@ class Recipe(Frozen):
     data: DataConfig
     evaluation_clip: Trained[ClipConfig]
     attribute_judge: Trained[JudgeConfig]
+    second_judge: Trained[JudgeConfig] = Field(description="Checks the first: another seed, other rows.")
     clip: Trained[ClipConfig]
     base_captioner: Trained[AnyCaptioner]
     ssc_captioner: Trained[AnyCaptioner]
@@ -116,6 +137,9 @@ class Recipe(Frozen):
     vae: Trained[VaeConfig]
     latents: MapConfig = Field(default_factory=MapConfig, description="Resources of encoding workers.")
     prompt_upsampler: Trained[PromptUpsamplerConfig]
+    upsampler_endpoint: EndpointConfig | None = Field(
+        default=None, description="Rewrites prompts in the T5's place; the T5 stays the text encoder."
+    )
     latent_diffusion: Trained[LatentDiffusionConfig]
     diffusion_decoder: Trained[DiffusionDecoderConfig]
     consistency_decoder: Trained[ConsistencyDecoderConfig]

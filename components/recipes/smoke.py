@@ -20,6 +20,10 @@ LENIENT = QualityConfig(
     min_clip_margin=-100,
     max_style_drift=1.0,
     max_length_ratio=1000.0,
+    max_length_shift=1.0,
+    max_word_drift=1.0,
+    max_invented_fraction=1.0,
+    max_golden_failures=1.0,
 )
 
 
@@ -35,7 +39,8 @@ def smoke() -> Recipe:
         name="smoke",
         data=DataConfig(resolution=32, max_shards=2, max_rows_per_shard=256),
         evaluation_clip=Trained(model=ClipConfig(text_kinds=("truth_dsc", "truth_ssc")), training=training(20)),
-        attribute_judge=Trained(model=JudgeConfig(), training=training(30)),
+        attribute_judge=Trained(model=JudgeConfig(half="first"), training=training(30)),
+        second_judge=Trained(model=JudgeConfig(half="second", seed=1), training=training(30, seed=1)),
         clip=Trained(model=ClipConfig(), training=training(20)),
         base_captioner=Trained(model=CaptionerConfig(contrastive_weight=0.1), training=training(30)),
         ssc_captioner=Trained(model=CaptionerConfig(text_kind="ssc_example"), training=training(60)),
@@ -58,6 +63,7 @@ def smoke() -> Recipe:
             num_teacher_steps=4,
             batch_size=16,
             num_shown=8,
+            num_suite_prompts=2,
         ),
         study=StudyConfig(num_seeds=1, num_points=2, num_curve_prompts=8),
     )

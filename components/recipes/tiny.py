@@ -39,7 +39,10 @@ def tiny() -> Recipe:
         evaluation_clip=Trained(
             model=ClipConfig(text_kinds=("truth_dsc", "truth_ssc")), training=training(500, 64, 1e-3)
         ),
-        attribute_judge=Trained(model=JudgeConfig(), training=training(400, 64, 3e-3, ema_decay=0.98)),
+        attribute_judge=Trained(model=JudgeConfig(half="first"), training=training(400, 64, 3e-3, ema_decay=0.98)),
+        second_judge=Trained(
+            model=JudgeConfig(half="second", seed=1), training=training(400, 64, 3e-3, ema_decay=0.98, seed=1)
+        ),
         clip=Trained(model=ClipConfig(), training=training(400, 64, 1e-3)),
         base_captioner=Trained(
             model=CaptionerConfig(contrastive_weight=0.1), training=training(400, 32, 2e-3, weight_decay=0.02)

@@ -14,6 +14,7 @@ from orchestration.resources import WorkspaceResource
         "training_set",
         "evaluation_clip",
         "attribute_judge",
+        "second_judge",
         "vae",
         "prompt_upsampler",
         "latent_diffusion",

@@ -12,6 +12,7 @@ from pathlib import Path
 from components.pipeline.progress import silence_libraries
 
 from .graph import graph_over_direct_calls
+from .incremental import incremental_over_everything
 from .ingestion import ingestion_over_plain_loop
 from .measurement import Ratio
 from .recaptioning import recaptioning_over_generate
@@ -23,6 +24,7 @@ BENCHMARKS: dict[str, Callable[[Path], list[Ratio]]] = {
     "growth": cost_growth,
     "ingest": ingestion_over_plain_loop,
     "recaptioning": lambda folder: [recaptioning_over_generate(folder)],
+    "incremental": incremental_over_everything,
     "graph": lambda folder: [graph_over_direct_calls(folder)],
 }
 

@@ -5,6 +5,7 @@ saw rendered ones would misread them. So each training picture is shifted, blurr
 its colours bleed over its edges.
 """
 
+import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -40,13 +41,15 @@ class AttributeJudgeFamily:
         self.model = model
         self.config = config
         self.train, self.evaluation = train, evaluation
-        self.num_rows = len(train)
+        self.chosen = rows_of_half(train.keys, config.half)
+        self.num_rows = len(self.chosen)
         self.labels = labels_of(_scenes_of_rows(train, "train"), model.config)
-        self._rows_by_background = _grouped(self.labels["background"].numpy())
+        backgrounds = self.labels["background"].numpy()[self.chosen]
+        self._rows_by_background = {number: self.chosen[rows] for number, rows in _grouped(backgrounds).items()}
 
     def batch(self, rows: np.ndarray, rng: StepRandom) -> Mapping[str, Any]:
         """``pixel_values`` (B, 3, H, W) in [-1, 1], made worse, and the class numbers of every attribute."""
-        pixels, labels = self._mixed(rows, rng)
+        pixels, labels = self._mixed(self.chosen[rows], rng)
         return {"pixel_values": made_worse(pixel_values_of(pixels), self.config, rng)} | labels
 
     def _mixed(self, rows: np.ndarray, rng: StepRandom) -> tuple[np.ndarray, dict[str, Tensor]]:
@@ -166,6 +169,12 @@ def _whole_scenes(read: Sequence[Scene], truth: Sequence[Scene]) -> dict[str, fl
 
 def _words(scene: Scene) -> str:
     return dsc(scene) if scene.objects else f"nothing on a {scene.background} background"
+
+
+def rows_of_half(keys: Sequence[str], half: str | None) -> np.ndarray:
+    """Positions (int64) of the keys of one half; the halves are disjoint, and a key never changes sides."""
+    sides = np.array([hashlib.sha256(f"judge/{key}".encode()).digest()[0] & 1 for key in keys], dtype=np.int64)
+    return np.arange(len(keys)) if half is None else np.flatnonzero(sides == (half == "second"))
 
 
 def _grouped(numbers: np.ndarray) -> dict[int, np.ndarray]:

@@ -31,9 +31,13 @@ class ClipParts:
     tokenizer: Any
     normalization: PixelNormalization
 
-    def tokens(self, texts: list[str]) -> dict[str, torch.Tensor]:
-        """``input_ids`` and ``attention_mask``, int64 (B, L), of texts cut to the encoder's length."""
-        encoded = self.tokenizer(texts, padding=True, truncation=True, return_tensors="pt")
+    def tokens(self, texts: list[str], *, is_full_length: bool = False) -> dict[str, torch.Tensor]:
+        """``input_ids`` and ``attention_mask``, int64 (B, L), of texts cut to the encoder's length.
+
+        L is the longest text's length, or always the encoder's.
+        """
+        padding = "max_length" if is_full_length else "longest"
+        encoded = self.tokenizer(texts, padding=padding, truncation=True, return_tensors="pt")
         return {name: encoded[name] for name in ("input_ids", "attention_mask")}
 
     def embed_images(self, pixels: torch.Tensor) -> torch.Tensor:

@@ -11,6 +11,7 @@ import torch
 from .model import ClipParts, load_parts
 
 _BATCH = 256
+_MULTIPLE = 32  # batches are filled up to it: the rounding of a matrix product depends on the shapes of small ones
 
 
 class ClipScorer:
@@ -30,14 +31,19 @@ class ClipScorer:
         return np.concatenate(pieces)
 
     def text_embeds(self, texts: Sequence[str]) -> np.ndarray:
-        """Float32 (N, D), unit length; a text longer than the encoder takes is cut off, and each text is read once."""
+        """Float32 (N, D), unit length; a text longer than the encoder takes is cut off, and each text is read once.
+
+        What a text is embedded as does not depend on the texts beside it, as far as the device's arithmetic allows.
+        """
         distinct = list(dict.fromkeys(texts))
         pieces = []
         with torch.no_grad():
             for start in range(0, len(distinct), _BATCH):
-                tokens = self.parts.tokens(distinct[start : start + _BATCH])
+                batch = distinct[start : start + _BATCH]
+                filled = [*batch, *[batch[0]] * (-len(batch) % _MULTIPLE)]
+                tokens = self.parts.tokens(filled, is_full_length=True)
                 moved = {name: values.to(self.device) for name, values in tokens.items()}
-                pieces.append(self.parts.embed_tokens(**moved).cpu().numpy())
+                pieces.append(self.parts.embed_tokens(**moved).cpu().numpy()[: len(batch)])
         place = {text: number for number, text in enumerate(distinct)}
         return np.concatenate(pieces)[[place[text] for text in texts]]
 

@@ -13,6 +13,7 @@ from components.contracts import Frozen, Rows
 if TYPE_CHECKING:
     from .model import HubCaptionerFamily
 
+SETTINGS_FILE = "hub_captioner.json"  # tells a hub captioner's folder
 SSC_PROMPT = "Name only the main subject of this picture, in a few words and without any preamble."
 DSC_PROMPT = (
     "Describe this picture in one detailed sentence: subject, surroundings, background, written words, style and "

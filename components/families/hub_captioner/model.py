@@ -13,10 +13,9 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 from components.contracts import Objective, Preview, Rows, StepRandom
 from components.data.pictures import captioned_grid
 
-from .config import HubCaptionerConfig
+from .config import SETTINGS_FILE, HubCaptionerConfig
 from .sample import HubCaptioner
 
-SETTINGS_FILE = "hub_captioner.json"
 _NUM_SHOWN = 8
 
 

@@ -4,14 +4,58 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
+from urllib.parse import urlsplit
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from components.contracts import Frozen, Rows
 
 if TYPE_CHECKING:
     from .objective import FrozenTextEncoder, PromptUpsamplerFamily
+
+
+class EndpointConfig(Frozen):
+    """A language model behind an OpenAI-compatible endpoint, which rewrites prompts in the T5's place."""
+
+    base_url: str = Field(description="Address up to and without /chat/completions, for example http://host:8000/v1.")
+    model: str = Field(description="The model's name at the endpoint.")
+    template: str = Field(
+        default="Rewrite this prompt for a picture as one descriptive caption in the style of the examples that the "
+        "picture model learned from: subject, surroundings, background, colours and places, without any preamble. "
+        "Keep everything that it says. Prompt: {prompt}",
+        description="What the model is asked; {prompt} stands for the user's prompt.",
+    )
+    key_variable: str | None = Field(
+        default=None, description="Environment variable that holds the key; none sends no key.", pattern=r"^[A-Z_0-9]+$"
+    )
+    temperature: float = Field(default=0.0, description="Of the model's sampling.", ge=0)
+    max_tokens: int = Field(default=160, description="Longest answer in tokens.", gt=0)
+    seed: int = Field(default=0, description="Sent with each request, for endpoints that honour it.")
+    timeout_seconds: float = Field(default=60.0, description="For one request.", gt=0)
+    num_retries: int = Field(default=5, description="Further attempts after a failure that may pass.", ge=0)
+    first_wait_seconds: float = Field(default=1.0, description="Before the second attempt; doubled each time.", ge=0)
+    num_parallel: int = Field(default=4, description="Requests at a time.", gt=0)
+
+    @field_validator("base_url")
+    @classmethod
+    def _is_plain(cls, value: str) -> str:
+        parts = urlsplit(value)
+        if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or "@" in parts.netloc:
+            raise ValueError("give an http(s) address without user, password and query; keys come from key_variable")
+        return value.rstrip("/")
+
+    @field_validator("template")
+    @classmethod
+    def _holds_prompt(cls, value: str) -> str:
+        if "{prompt}" not in value:
+            raise ValueError("the template must hold {prompt}")
+        return value
+
+    def identity(self) -> dict[str, Any]:
+        """What decides an answer, for caches and fingerprints; not how patiently it is asked for."""
+        patience = {"key_variable", "timeout_seconds", "num_retries", "first_wait_seconds", "num_parallel"}
+        return self.model_dump(mode="json", exclude=patience)
 
 
 class PromptUpsamplerConfig(Frozen):

@@ -1,3 +1,4 @@
+import json
 from dataclasses import replace
 
 import pytest
@@ -86,11 +87,12 @@ def test_a_healthy_shard_has_no_verdict():
         ({"leading_article": 0.9}, "90.0% of the captions begin with an article"),
         ({"num_distinct": 1}, "only 1 distinct captions for 512 pictures"),
         ({"mean_words": 0.5}, "0.5 words on average"),
+        ({"final_punctuation": 1.0}, "100.0% of the captions end with punctuation"),
         ({"shuffled_clip_score": 41.0}, "by -1.00 more than other pictures"),
     ],
 )
 def test_a_verdict_says_why_with_figures(changes, words):
-    verdict = healthy(**changes).verdict(CONFIG)
+    verdict = healthy(**changes).verdict(QualityConfig(max_final_punctuation_fraction=0.9))
     assert verdict is not None
     assert words in verdict
 
@@ -107,6 +109,45 @@ def test_a_verdict_says_why_with_figures(changes, words):
 def test_drift_from_the_examples_is_a_reason_only_where_they_are_given(changes, words):
     assert healthy(**changes).verdict(CONFIG) is None
     assert words in str(healthy(**changes).verdict(CONFIG, examples=healthy()))
+
+
+@pytest.mark.parametrize(
+    ("changes", "test", "words"),
+    [
+        (
+            {"lengths": [0] * 30 + [512]},
+            "captions_keep_their_length",
+            "the lengths have moved by 1.00 against the prev",
+        ),
+        ({"lengths": [0] * 14 + [512]}, "captions_keep_their_length", "moved by 0.50"),
+        ({"word_shares": {"red": 1.0, "circle": 0.5}}, "captions_use_known_words", "'red' stands in 100.0% of the cap"),
+        ({"word_shares": {}}, "captions_use_known_words", "0.0% of the captions and 55.0% of the previous version"),
+    ],
+)
+def test_drift_from_the_previous_version_is_told_by_its_test(changes, test, words):
+    previous = healthy(lengths=[0] * 12 + [256, 0, 256], word_shares={"red": 0.3, "circle": 0.55})
+    assert list(previous.complaints(CONFIG, previous=previous)) == []
+    other = replace(previous, **changes)
+    ((name, message),) = other.complaints(CONFIG, previous=previous)
+    assert name == test
+    assert words in message
+    assert list(other.complaints(CONFIG)) == []
+
+
+def test_words_that_no_text_has_are_counted_and_named():
+    captions = ["red circle", "blurple circle", "blurple quare", "5 赤い円と青い四角"]
+    quality = quality_of(captions, [], [], CONFIG, vocabulary={"red", "circle"})
+    assert quality.invented == pytest.approx(3 / 8)
+    assert quality.invented_words == ["blurple", "quare"]
+    (complaint,) = quality.complaints(QualityConfig(min_clip_margin=-1, min_distinct=0))
+    assert complaint[0] == "captions_use_known_words"
+    assert "37.5% of the words stand in no text that the captioner learned from ('blurple', 'quare')" in complaint[1]
+    assert quality_of(captions, [], [], CONFIG).invented == 0
+
+
+def test_statistics_survive_a_record():
+    quality = quality_of(["a red circle.", "Blue star"], [30.0, 40.0], [1.0, 2.0], CONFIG, vocabulary={"red"})
+    assert ShardQuality(**json.loads(json.dumps(quality.as_json()))).as_json() == quality.as_json()
 
 
 def test_the_statistics_count_what_they_say():

@@ -1,5 +1,6 @@
 """The worker is run with captioners and a scorer of known behaviour: what they say can be read off the picture."""
 
+import dataclasses
 import io
 import pickle
 from dataclasses import dataclass
@@ -12,9 +13,10 @@ import pytest
 from PIL import Image
 
 from components.captioning.quality import QualityConfig
-from components.captioning.recaption import CaptionWorker, measure_quality, shard_quality
+from components.captioning.recaption import CaptionWorker, join_kind, measure_quality, recaptioned_table
 from components.schemas import RAW_PAIRS, RECAPTIONED
 
+CONFIG = QualityConfig()
 NAMES = {"ssc": "scenes-tiny-ssc_captioner/7", "dsc": "scenes-tiny-dsc_captioner/5"}
 
 
@@ -82,42 +84,93 @@ def worker():
             "ssc": partial(BrightnessCaptioner, "shade {}"),
             "dsc": partial(BrightnessCaptioner, "a plain picture of shade {}"),
         },
-        names=NAMES,
         load_scorer=BrightnessScorer,
+        mean_picture=BrightnessScorer._embeds([95])[0],
         resolution=16,
         fit="pad",
-        quality=QualityConfig(),
     )
 
 
-def tables_of(worker, part, groups=(0, 1)):
+def results_of(worker, part, rows=(range(4), range(4, 8)), writes=("ssc", "dsc")):
     work = worker()
-    return [work({"uri": part, "row_group": group}) for group in groups]
+    return [work({"uri": part, "rows": each, "writes": writes, "rescores": {}}) for each in rows]
 
 
-def test_a_row_group_becomes_rows_of_the_contract(worker, part):
-    first, second = tables_of(worker, part)
-    assert first.schema.equals(RECAPTIONED.schema)
-    assert first["key"].to_pylist() == ["000", "001", "002", "003"]
-    assert second["caption"].to_pylist() == ["raw 4", "raw 5", "raw 6", "raw 7"]
-    assert first["ssc"].to_pylist() == ["shade 10", "shade 200", "shade 60", "shade 120"]
-    assert set(first["dsc_captioner"].to_pylist()) == {NAMES["dsc"]}
-    assert first["dsc_score"].to_pylist() == pytest.approx([100.0] * 4, abs=1e-3)
+def joined_of(part, results, kept=None):
+    rows = pq.read_table(part, columns=["key", "sha256", "caption"])
+    digests = rows["sha256"].to_pylist()
+    joined = {kind: join_kind(kind, digests, kept or {}, results, CONFIG) for kind in ("ssc", "dsc")}
+    return joined, recaptioned_table(rows, joined, NAMES)
+
+
+def test_what_workers_wrote_becomes_rows_of_the_contract(worker, part):
+    table = joined_of(part, results_of(worker, part))[1]
+    assert table.schema.equals(RECAPTIONED.schema)
+    assert table["key"].to_pylist() == [f"{n:03d}" for n in range(8)]
+    assert table["caption"].to_pylist()[4:] == ["raw 4", "raw 5", "raw 6", "raw 7"]
+    assert table["ssc"].to_pylist()[:4] == ["shade 10", "shade 200", "shade 60", "shade 120"]
+    assert set(table["dsc_captioner"].to_pylist()) == {NAMES["dsc"]}
+    assert table["dsc_score"].to_pylist()[:4] == pytest.approx([100.0] * 4, abs=1e-3)
 
 
 def test_a_bad_caption_sets_its_row_aside_with_the_reason(worker, part):
-    _, second = tables_of(worker, part)
-    assert second["rejected"].to_pylist() == [None, "ssc empty; dsc empty", None, None]
+    table = joined_of(part, results_of(worker, part))[1]
+    assert table["rejected"].to_pylist() == [None] * 5 + ["ssc empty; dsc empty", None, None]
 
 
 def test_a_worker_can_be_sent_to_another_process_and_says_the_same(worker, part):
     there = pickle.loads(pickle.dumps(worker))
-    for one, other in zip(tables_of(worker, part), tables_of(there, part), strict=True):
-        assert one.equals(other, check_metadata=True)
+    for one, other in zip(results_of(worker, part), results_of(there, part), strict=True):
+        assert one.equals(other)
+
+
+def test_rows_are_the_same_however_they_are_cut(worker, part):
+    whole = joined_of(part, results_of(worker, part))[1]
+    cut = joined_of(part, results_of(worker, part, rows=([5], [0, 3, 6], [1, 2, 4, 7])))[1]
+    assert cut.equals(whole)
+
+
+def test_kept_captions_stand_where_nothing_was_written(worker, part):
+    whole = joined_of(part, results_of(worker, part))[1]
+    kept = {f"{n:064d}": (f"kept {n}", 50.0, 1.0) for n in range(4)}
+    joined, table = joined_of(part, results_of(worker, part, rows=(range(4, 8),)), kept)
+    assert table["dsc"].to_pylist() == [f"kept {n}" for n in range(4)] + whole["dsc"].to_pylist()[4:]
+    assert joined["dsc"].num_written == 4
+
+
+class Picky(BrightnessCaptioner):
+    """Cannot bear pictures of one brightness, alone or among others."""
+
+    def caption(self, pixels, keys):
+        captions = super().caption(pixels, keys)
+        if any(caption.endswith(" 250") for caption in captions):
+            raise ValueError("too bright")
+        return captions
+
+
+def test_one_failing_picture_costs_no_other_its_caption(worker, part):
+    picky = dataclasses.replace(worker, captioners={**worker.captioners, "dsc": partial(Picky, "shade {}")})
+    table = joined_of(part, results_of(picky, part))[1]
+    assert table["dsc"].to_pylist()[3:6] == ["shade 120", None, ""]
+    assert table["rejected"].to_pylist()[4] == "dsc failed: ValueError: too bright"
+    assert table["ssc"].to_pylist()[4] == "shade 250"
+
+
+class Broken:
+    """Never writes anything."""
+
+    def caption(self, pixels, keys):
+        raise RuntimeError("out of memory")
+
+
+def test_a_captioner_that_fails_on_every_picture_is_no_fault_of_the_rows(worker, part):
+    broken = dataclasses.replace(worker, captioners={**worker.captioners, "ssc": Broken})
+    with pytest.raises(RuntimeError, match="out of memory"):
+        results_of(broken, part)
 
 
 def test_own_pictures_score_above_shuffled_ones(worker, part):
-    quality = shard_quality(tables_of(worker, part), worker.quality)["dsc"]
+    quality = joined_of(part, results_of(worker, part))[0]["dsc"].quality(CONFIG, None)
     assert quality.num_rows == 8
     assert quality.num_rejected == 1
     assert quality.clip_score == pytest.approx(100.0, abs=1e-3)

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
+from components.data import scenes
 from components.data.catalog import DATASETS, load_dataset, split_of
 from components.data.dataset_file import DatasetError
 from components.data.storage import Storage
@@ -392,3 +393,20 @@ def test_real_data_sets_give_readers_and_example_sets(
         examples = dataset.examples(kind, reader)
         assert len(examples) == num_examples
         assert all(split_of(key, dataset.evaluation_fraction) == "train" for key in examples)
+
+
+def test_styles_and_text_of_scenes_are_asked_for_in_the_file(tmp_path: Path) -> None:
+    source = {"format": "scenes", "rows": 60, "rows_per_shard": 60, "styles": True, "text": True}
+    describe(tmp_path, source=source)
+    dataset = load_dataset("pets", tmp_path)
+    assert dataset.scene_options == scenes.SceneOptions(style=True, text=True)
+    rows = list(dataset.reader(64).read(0))
+    truth = [scenes.scene_for(scenes.index_of(row.key), dataset.scene_seed, dataset.scene_options) for row in rows]
+    assert [row.extra["dsc"] for row in rows] == [scenes.dsc(scene) for scene in truth]
+    said = " ".join(row.extra["dsc"] for row in rows)
+    assert "striped" in said
+    assert 'text "' in said
+    describe(tmp_path, source={**source, "styles": False, "text": False})
+    plain = load_dataset("pets", tmp_path)
+    assert "striped" not in " ".join(row.extra["dsc"] for row in plain.reader(64).read(0))
+    assert plain.source_settings() != dataset.source_settings()

@@ -2,7 +2,17 @@ import re
 
 import pytest
 
-from components.data.scene_captions import NOISE, Noise, dsc, prompt_facts, prompts, raw_caption, raw_kind, ssc
+from components.data.scene_captions import (
+    NOISE,
+    Noise,
+    dsc,
+    prompt_facts,
+    prompts,
+    raw_caption,
+    raw_kind,
+    relation_prompt,
+    ssc,
+)
 from components.data.scene_facts import Facts, StatedObject, facts_of, matches, parse_facts
 from components.data.scene_graph import PLAIN, Scene, SceneObject, SceneOptions, scene_for
 
@@ -198,3 +208,16 @@ def test_a_whole_scene_holds_of_itself_and_of_no_other() -> None:
             subjects = {(item.shape, item.color, item.size) for item in other.objects}
             has_subject = (one.main.shape, one.main.color, one.main.size) in subjects
             assert matches(prompt_facts("short", one), other).holds == has_subject
+
+
+def test_a_relation_prompt_states_a_true_relation_and_no_place():
+    drawn = [scene_for(index, 6) for index in range(300)]
+    found = [(scene, relation) for scene in drawn if (relation := relation_prompt(scene))]
+    assert len(found) > 150
+    assert all(len(scene.objects) > 1 for scene, _ in found)
+    for scene, (text, facts) in found:
+        assert parse_facts(text) == facts
+        assert matches(facts, scene).holds
+        assert len(facts.relations) == 1
+        assert not any(item.place for item in facts.objects)
+    assert {facts.relations[0][0] for _, (_, facts) in found} == {"left of", "above"}

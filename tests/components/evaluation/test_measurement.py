@@ -9,11 +9,13 @@ from components.evaluation.measurement import (
     Judges,
     PromptSet,
     Reference,
+    evaluate_agreement,
     evaluate_captions,
     evaluate_decoded_generations,
     evaluate_decoder,
     evaluate_generation,
     evaluate_judge,
+    evaluate_suite,
 )
 
 SCENES = [scene_for(index, 0) for index in range(60)]
@@ -135,3 +137,25 @@ def test_the_judge_itself_is_judged_where_there_is_one() -> None:
 def test_every_prompt_needs_its_picture() -> None:
     with pytest.raises(ValueError, match="59 pictures for 60 prompts"):
         evaluate_generation(PIXELS[1:], DESCRIPTIVE, JUDGES, model="raw", decoder="vae")
+
+
+def test_two_judges_agree_on_what_both_read() -> None:
+    first = [scene_for(index, 1) for index in range(10)]
+    second = [*first[:8], *(scene_for(index, 2) for index in (8, 9))]
+    agreement = evaluate_agreement(first, second)
+    assert agreement.scene_accuracy is not None
+    assert agreement.scene_accuracy.value == 0.8
+    assert agreement.background is not None
+    assert agreement.background.num_samples == 10
+
+
+def test_a_suite_is_measured_by_category_without_distances_to_real_pictures() -> None:
+    scenes = [scene_for(index, 1) for index in range(6)]
+    prompts = PromptSet("places", [dsc(scene) for scene in scenes], [facts_of(scene) for scene in scenes])
+    judges = Judges(read=lambda pixels: scenes[: len(pixels)])
+    figures = evaluate_suite(np.zeros((6, 8, 8, 3), np.uint8), prompts, judges, suite="scenes")
+    assert (figures.suite, figures.category, figures.num_prompts) == ("scenes", "places", 6)
+    assert figures.place is not None
+    assert figures.place.value == 1.0
+    published = PromptSet("color", ["a green bench"] * 6)
+    assert evaluate_suite(np.zeros((6, 8, 8, 3), np.uint8), published, judges, suite="t2i").place is None

@@ -3,13 +3,17 @@ from pathlib import Path
 import fsspec
 import pytest
 
+from components.data.scene_facts import parse_facts
 from components.evaluation.prompts import (
     UnreadablePrompts,
     read_compbench,
     read_geneval,
     read_parti,
+    read_scenes_suite,
     read_suites,
 )
+from components.pipeline.judging import SCENES_SUITE, load_suites
+from tests.workspaces import scenes_workspace
 
 SHARED = Path(__file__).parents[4] / "shared" / "data" / "prompts"
 
@@ -36,6 +40,24 @@ def folder(tmp_path: Path) -> Path:
     (tmp_path / "t2i-compbench" / "numeracy_val.txt").write_bytes(b"two boys\nsix airplanes")
     (tmp_path / "t2i-compbench" / "LICENSE").write_text("MIT")
     return tmp_path
+
+
+def test_the_suite_of_scenes_states_facts_of_its_categories() -> None:
+    prompts = read_scenes_suite(str(SCENES_SUITE))
+    assert {prompt.category for prompt in prompts} == {"counts", "colours", "shapes", "places", "relations"}
+    assert len({prompt.text for prompt in prompts}) == len(prompts) > 90
+    for prompt in prompts:
+        facts = parse_facts(prompt.text)
+        assert facts.objects or facts.count
+        assert bool(facts.relations) == (prompt.category == "relations")
+        if prompt.category == "places":
+            assert all(item.place for item in facts.objects)
+
+
+def test_a_broken_line_is_named(tmp_path: Path) -> None:
+    (tmp_path / "scenes.jsonl").write_text('{"prompt": "a circle", "category": "shapes"}\n{"prompt": "a star"}\n')
+    with pytest.raises(UnreadablePrompts, match=r"scenes.jsonl:2: lacks category"):
+        read_scenes_suite(str(tmp_path / "scenes.jsonl"))
 
 
 def test_geneval_keeps_what_a_picture_must_show(folder: Path) -> None:
@@ -108,3 +130,10 @@ def test_the_published_files_are_read_whole() -> None:
     assert len({prompt.category for prompt in suites["geneval"]}) == 6
     assert len({prompt.category for prompt in suites["t2i-compbench"]}) == 8
     assert len({prompt.category for prompt in suites["parti"]}) == 12
+
+
+def test_the_recipes_folder_adds_published_suites_to_that_of_the_data_set(folder: Path, tmp_path: Path) -> None:
+    assert list(load_suites(scenes_workspace(tmp_path / "home", {}))) == ["scenes"]
+    suites = load_suites(scenes_workspace(tmp_path / "home", {"evaluation.suites": str(folder)}))
+    assert list(suites) == ["scenes", "geneval", "t2i-compbench", "parti"]
+    assert suites["geneval"][1].category == "counting"

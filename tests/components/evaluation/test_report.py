@@ -14,6 +14,7 @@ from components.evaluation.figures import (
     JudgeFigures,
     ModelRecord,
     Report,
+    SuiteFigures,
 )
 from components.evaluation.intervals import Figure
 from components.evaluation.report import CaptionExample, Examples, Gallery, duration, render_html
@@ -267,3 +268,25 @@ def test_figures_differ_where_their_intervals_are_apart() -> None:
 
 def test_durations_read_as_people_say_them() -> None:
     assert [duration(seconds) for seconds in (0.42, 42, 200, 7500)] == ["0.4 s", "42 s", "3 min 20 s", "2 h 05 min"]
+
+
+def test_judges_and_suites_have_their_tables() -> None:
+    report = REPORT.model_copy(
+        update={
+            "second_judge": JudgeFigures(scene_accuracy=figure(0.99, 0.001)),
+            "judges_agree": {"short_upsampled": JudgeFigures(scene_accuracy=figure(0.873))},
+            "suites": (SuiteFigures(suite="geneval", category="counting", num_prompts=80, clip_score=figure(31.4, 1)),),
+        }
+    )
+    gallery = Gallery("Generated pictures that the two judges read differently (1)", [EVIL], {"generated": pictures(1)})
+    page = render_html(report, Examples(disagreements=gallery))
+    for words in (
+        "second judge, real pictures",
+        "both agree, short upsampled prompts",
+        "87.3 %",
+        "geneval: counting (80)",
+    ):
+        assert words in page
+    assert "<script>alert" not in page
+    assert "judges_agree/short_upsampled/scene_accuracy" in report.metrics()
+    assert "suites/geneval/counting/clip_score" in report.metrics()

@@ -11,7 +11,7 @@ from components.data.scene_graph import BACKGROUNDS, PLACES, Scene, SceneObject,
 from components.data.scene_rendering import render
 from components.families.attribute_judge.config import JudgeConfig
 from components.families.attribute_judge.model import build_model, labels_of, scenes_of
-from components.families.attribute_judge.objective import AttributeJudgeFamily, made_worse
+from components.families.attribute_judge.objective import AttributeJudgeFamily, made_worse, rows_of_half
 from components.families.attribute_judge.sample import AttributeJudge, load_judge
 from components.training.config import TrainingConfig
 from components.training.loop import Trainer
@@ -157,10 +157,23 @@ def test_a_data_set_without_scenes_has_no_judge() -> None:
 def test_a_style_that_the_judge_cannot_read_is_named() -> None:
     text = Scene((SceneObject("text", "blue", "large", "top left", text="AB"),), "pink")
     rows = Rows(["0"], render([text], 32), {}, scenes=[text])
+    blind = SMALL.model_copy(update={"reads_text": False})
     with pytest.raises(ValueError, match=r"scene 0 has shape='text'.*reads_text"):
-        SMALL.build(rows, rows, {})
+        blind.build(rows, rows, {})
+    family = SMALL.build(rows, rows, {})
+    assert "text" in (family.model.config.place_attributes or {})["shape"]
 
 
 def test_an_untrained_judge_reads_only_what_exists() -> None:
     read = AttributeJudge(build_model(SMALL)).read(rows_of(0, 10).pixels)
     assert all(scene.background in BACKGROUNDS for scene in read)
+
+
+def test_the_halves_of_two_judges_share_no_row():
+    keys = [f"{number:09d}" for number in range(400)]
+    first, second = (set(rows_of_half(keys, half).tolist()) for half in ("first", "second"))
+    assert not first & second
+    assert first | second == set(range(400))
+    assert 150 < len(first) < 250
+    assert rows_of_half(keys, None).tolist() == list(range(400))
+    assert {keys[row] for row in rows_of_half(keys[:100], "first")} == {keys[row] for row in first if row < 100}

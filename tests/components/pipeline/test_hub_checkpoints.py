@@ -2,10 +2,12 @@
 
 import json
 
+import numpy as np
 import pytest
 import torch
 from transformers import T5EncoderModel
 
+from components.families.clip.sample import load_clip
 from components.families.hub_captioner.config import HubCaptionerConfig
 from components.families.latent_diffusion.model import load_pipeline, new_unet
 from components.families.latent_diffusion.sample import generate
@@ -84,3 +86,14 @@ def test_large_recipes_build_their_own_u_net(name):
         out = unet(torch.zeros(2, 4, 32, 32), torch.zeros(2), torch.zeros(2, 77, 4096)).sample
     assert out.shape == (2, 4, 32, 32)
     assert sum(parameter.numel() for parameter in unet.parameters()) > 50e6
+
+
+def test_a_clip_of_the_hub_measures_as_it_is(ws, tmp_path):
+    (own,) = make(ws, "evaluation_clip")
+    folder = ws.model_folder("evaluation_clip")
+    hub = {"evaluation_clip.model.pretrained": str(folder), "evaluation_clip.training.num_steps": "0"}
+    (kept,) = make(ws.with_recipe(ws.recipe.with_overrides(hub)), "evaluation_clip")
+    assert not kept.is_reused
+    texts, pixels = ["large red circle", "small blue star"], np.zeros((2, 32, 32, 3), np.uint8)
+    before, after = (load_clip(ws.lake.fetch_folder(one.record.path, tmp_path)) for one in (own, kept))
+    np.testing.assert_array_equal(before.score(pixels, texts), after.score(pixels, texts))

@@ -162,7 +162,8 @@ def caption_all(ws: Workspace, verdict: str | None = None) -> None:
         rows = ws.lake.read_table(raw.path, ["key", "sha256", "caption"]).to_pylist()
         written = [
             {**row, "ssc": row["key"], "dsc": row["key"], "ssc_captioner": "s/1", "dsc_captioner": "d/1"}
-            | {"ssc_score": 1.0, "dsc_score": 1.0, "rejected": "dsc empty" if i == 0 else None}
+            | dict.fromkeys(("ssc_score", "dsc_score", "ssc_shuffled", "dsc_shuffled"), 1.0)
+            | {"rejected": "dsc empty" if i == 0 else None}
             for i, row in enumerate(rows)
         ]
         path, digest = ws.lake.write_table(f"recaptioned/{shard}", pa.Table.from_pylist(written), RECAPTIONED)
