@@ -51,11 +51,25 @@ def _has_both_splits(records: Sequence[Record]) -> Answer:
     return all(figures.values()), figures
 
 
+def _student_passes_its_gate(records: Sequence[Record]) -> Answer:
+    metadata = records[0].metadata
+    found = metadata["decoder_shortcomings"]
+    return not found, {
+        "shortcomings": "; ".join(found) or "none",
+        **{name: value for name, value in metadata["figures"].items() if name.startswith("decoder/")},
+    }
+
+
 Check = tuple[str, str, Callable[[Sequence[Record]], Answer]]  # name, what it says, how a record answers it
 MODEL_CHECK: Check = (
     "loss_is_finite_and_falls",
     "Every logged loss is finite and the last is below the first.",
     _loss_is_finite_and_falls,
+)
+DECODER_CHECK: Check = (
+    "consistency_decoder_passes_its_gate",
+    "The two-step student is as good as the recipe's decoder_gate asks, so that it became champion.",
+    _student_passes_its_gate,
 )
 MODELS = (
     "evaluation_clip",
@@ -79,7 +93,9 @@ CHECKS: dict[str, list[Check]] = {
     ],
     "latents": [("has_rows", "Every shard holds latents.", _has_rows)],
     **{asset: [MODEL_CHECK] for asset in MODELS},
+    "evaluation_report": [DECODER_CHECK],
 }
+WARNINGS = (MODEL_CHECK[0], DECODER_CHECK[0])  # a short training may end above its start; a candidate harms nobody
 
 
 def check_specs(asset: str) -> list[dg.AssetCheckSpec]:
@@ -96,9 +112,7 @@ def check_results(asset: str, records: Sequence[Record]) -> list[dg.AssetCheckRe
     for name, _, answer in CHECKS.get(asset, []):
         passed, figures = answer(records)
         is_hopeless = not all(math.isfinite(value) for value in figures.values() if isinstance(value, float))
-        is_warning = (
-            name == MODEL_CHECK[0] and not is_hopeless
-        )  # short and distilled trainings may end above their start
+        is_warning = name in WARNINGS and not is_hopeless
         severity = dg.AssetCheckSeverity.WARN if is_warning else dg.AssetCheckSeverity.ERROR
         results.append(
             dg.AssetCheckResult(

@@ -39,7 +39,11 @@ def evaluate(ws: Workspace) -> Outcome:
     inputs = {name: record.data_version for name, record in parents.items()}
     arms = finished_arms(ws)
     inputs |= {f"{record.asset}[{record.shard}]": record.data_version for each in arms.values() for record in each}
-    settings = {"evaluation": ws.recipe.evaluation.model_dump(mode="json"), "fit": ws.recipe.data.fit}
+    settings = {
+        "evaluation": ws.recipe.evaluation.model_dump(mode="json"),
+        "decoder_gate": ws.recipe.decoder_gate.model_dump(mode="json"),
+        "fit": ws.recipe.data.fit,
+    }
     return ws.materialize("evaluation_report", inputs, settings, lambda _: _Evaluation(ws, parents, arms).run())
 
 
@@ -327,8 +331,7 @@ class _Evaluation:
             digest = self.ws.lake.add_folder(place, Path(temporary))
         for name, data in content.items():
             self.ws.lake.write_bytes(f"{place}/latest/{name}", data)
-        score = self._score(report)
-        promoted = self.promote(score)
+        promotion = promote(self.ws, self.parents, report)
         run = self.ws.tracker.start(
             self.ws.registry_name("evaluation_report"),
             self.config.model_dump(mode="json"),
@@ -342,8 +345,7 @@ class _Evaluation:
             path=f"{place}/{digest}",
             metadata={
                 "verdict_in_words": " ".join(report.verdict),
-                "promoted": promoted,
-                "score": score,
+                **promotion,
                 "html": self.ws.lake.uri(f"{place}/latest/index.html"),
                 "first_pictures": pictures_digest(samples, self.config.batch_size),
                 "figures": {name: round(value, 5) for name, value in report.metrics().items()},
@@ -415,28 +417,47 @@ class _Evaluation:
             "decoded": grid(stacked, columns=min(8, len(self.rows)), scale=3),
         }
 
-    @staticmethod
-    def _score(report: Any) -> list[float] | None:
-        """CLIP score of descriptive prompts through the plain decoder, with its interval: what decides on champions."""
-        rows = [one for one in report.generation if one.prompts == "descriptive" and one.decoder == "vae"]
-        figure = rows[0].clip_score if rows else None
-        return [figure.value, *(figure.ci95 or (figure.value, figure.value))] if figure else None
 
-    def promote(self, score: Sequence[float] | None) -> bool:
-        """Make the evaluated models champions, unless the last report's champion is clearly above them."""
-        last = self.ws.lake.record("evaluation_report", "report")
-        held = last.metadata.get("score") if last and last.metadata.get("promoted") else None
-        if held and score and held[1] > score[2]:
-            log.warning(
-                "latent_diffusion stays a candidate: its CLIP score %.1f lies clearly below the champion's %.1f",
-                score[0], held[0],
-            )  # fmt: skip
-            return False
-        for asset in (name for name in ("latent_diffusion", "consistency_decoder") if self.parents[name].registry):
-            record = self.parents[asset]
-            name, number = str(record.registry).rsplit("/", 1)
-            self.ws.tracker.set_alias(ModelVersion(name, number, self.ws.lake.uri(record.path)), "champion")
-        return True
+def promote(ws: Workspace, parents: Mapping[str, Record], report: Any) -> dict[str, Any]:
+    """Let each gated model that passes its own gate become champion; what the report's record keeps of it.
+
+    ``champions`` names those that passed. The text-to-image model passes unless the last one that passed
+    (``champion_score``) is clearly above it; ``decoder_shortcomings`` says what the student failed by. Neither gate
+    looks at the other model.
+    """
+    from components.evaluation.decoder_gate import shortcomings
+
+    last = ws.lake.record("evaluation_report", "report")
+    held = last.metadata.get("champion_score") if last else None
+    score = _score(report)
+    is_worse = bool(held and score and held[1] > score[2])
+    if is_worse:
+        log.warning(
+            "latent_diffusion stays a candidate: its CLIP score %.1f lies clearly below the champion's %.1f",
+            score[0], held[0],
+        )  # fmt: skip
+    found = shortcomings(report.decoder, ws.recipe.decoder_gate)
+    for shortcoming in found:
+        log.warning("consistency_decoder stays a candidate: %s", shortcoming)
+    gates = {"latent_diffusion": not is_worse, "consistency_decoder": not found}
+    champions = [asset for asset, is_passed in gates.items() if is_passed and parents[asset].registry]
+    for asset in champions:
+        record = parents[asset]
+        name, number = str(record.registry).rsplit("/", 1)
+        ws.tracker.set_alias(ModelVersion(name, number, ws.lake.uri(record.path)), "champion")
+    return {
+        "champions": champions,
+        "score": score,
+        "champion_score": held if is_worse else score,
+        "decoder_shortcomings": list(found),
+    }
+
+
+def _score(report: Any) -> list[float] | None:
+    """CLIP score of descriptive prompts through the plain decoder, with its interval: what decides on champions."""
+    rows = [one for one in report.generation if one.prompts == "descriptive" and one.decoder == "vae"]
+    figure = rows[0].clip_score if rows else None
+    return [figure.value, *(figure.ci95 or (figure.value, figure.value))] if figure else None
 
 
 def figures_from(values: Mapping[str, Sequence[Any]]) -> dict[str, Any]:

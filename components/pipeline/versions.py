@@ -24,5 +24,5 @@ CODE_VERSIONS = {
     "diffusion_decoder": "1",
     "consistency_decoder": "1",
     "caption_blend_study": "1",
-    "evaluation_report": "2",
+    "evaluation_report": "3",
 }
