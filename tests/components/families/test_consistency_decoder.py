@@ -16,6 +16,7 @@ from components.families.diffusion_decoder.config import DiffusionDecoderConfig
 from components.training.config import TrainingConfig
 from components.training.loop import Trainer
 from components.training.randomness import SeededRandom
+from tests.outside import decoded_alike
 
 SMALL = ConsistencyDecoderConfig(min_scales=4, max_scales=8, num_annealing_steps=10, num_teacher_steps=3)
 TRAINING = TrainingConfig(num_steps=30, batch_size=16, learning_rate=2e-3, precision="fp32")
@@ -143,6 +144,11 @@ def test_saved_folder_decodes_the_same_in_the_stock_class(family: ConsistencyDec
     difference = np.abs(inside.astype(int) - to_pixels(sample).astype(int))
     assert difference.max() <= 1  # a rounding step of 1/255
     assert inside.shape == (8, 16, 16, 3)
+
+
+def test_saved_folder_decodes_the_same_without_atelier(family: ConsistencyDecoder, tmp_path: Path) -> None:
+    family.save(tmp_path / "student")
+    decoded_alike(tmp_path / "student", family.shown_latents, tmp_path)
 
 
 def test_other_numbers_of_steps_are_refused(family: ConsistencyDecoder) -> None:
