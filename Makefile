@@ -8,10 +8,10 @@ TARGET := --dataset $(DATASET) --recipe $(RECIPE)
 export OMP_WAIT_POLICY ?= passive
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo study dev ingest smoke test check fmt bench clean
+.PHONY: help setup demo study study-decoder dev ingest smoke test check fmt bench clean
 
 help: ## what there is
-	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -26,6 +26,9 @@ demo: $(INSTALLED) ## materialize the whole graph: make demo [DATASET=scenes]
 
 study: $(INSTALLED) ## every arm of the study of caption blends, two trainings side by side, then the report
 	$(BIN)/atelier study $(TARGET)
+
+study-decoder: $(INSTALLED) ## diffusion decoder and student with three seeds, and their table
+	$(BIN)/atelier study-decoder $(TARGET)
 
 dev: $(INSTALLED) ## Dagster UI, daemon and MLflow UI
 	$(BIN)/atelier dev $(TARGET)

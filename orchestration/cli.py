@@ -46,6 +46,7 @@ def _parser() -> argparse.ArgumentParser:
     for name, command, words in (
         ("demo", _demo, "materialize the whole graph and print the verdict"),
         ("study", _study, "train every arm of the study of caption blends, then write the report"),
+        ("study-decoder", _study_decoder, "train diffusion decoder and student with several seeds; print their table"),
         ("verify", _verify, "make a slice of every asset again and compare digests; nothing is written"),
         ("estimate", _estimate, "parameters, memory, hours and cost of the text-to-image model, from a dry run"),
         ("ingest", _ingest, "read and check every shard; print read, kept and rejected by reason"),
@@ -61,6 +62,8 @@ def _parser() -> argparse.ArgumentParser:
         if name == "run":
             sub.add_argument("job", choices=list(BY_NAME))
             sub.add_argument("--partition", help="of a job that makes one partition: an arm of the study")
+        if name == "study-decoder":
+            sub.add_argument("--choosing", action="store_true", help="measure on held-out rows that no report uses")
         if name == "estimate":
             sub.add_argument("--tflops", type=float, default=400.0, help="what a device reaches in this training")
             sub.add_argument("--price", type=float, default=3.0, help="price of a device hour")
@@ -164,6 +167,23 @@ def _study(parsed: argparse.Namespace) -> int:
     study = [replace(BY_NAME["study"], partition=arm) for arm in arms]
     jobs = [one for job in JOBS for one in (study if job.name == "study" else [job])]
     return _make_all(target, jobs)
+
+
+def _study_decoder(parsed: argparse.Namespace) -> int:
+    from components.pipeline.decoder_study import PLACE, study_decoders
+
+    target = _target(parsed)
+    _prepare_services(target.home)
+    needed = {job.name: job for name in ("encode", "judges") for job in _needed_for(name)}
+    log_to_terminal()
+    if failed := [name for name, is_done in run_jobs(target, list(needed.values())).items() if not is_done]:
+        print(f"atelier: not done: {', '.join(failed)}; the logs are in {target.home.logs}", file=sys.stderr)
+        return 1
+    ws = _open_workspace(target)
+    rows_of = "choosing" if parsed.choosing else "reported"
+    print(study_decoders(ws.forced() if target.is_forced else ws, rows_of).to_markdown())
+    print(f"study: {ws.lake.uri(f'{PLACE}/{rows_of}.json')}")
+    return 0
 
 
 def _make_all(target: Target, jobs: Sequence[NamedJob]) -> int:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -22,8 +21,10 @@ from components.contracts import ModelVersion, Rows
 from components.data.lake import Record
 from components.data.pictures import captioned_grid, grid
 
+from .decoding import load_decoders, measure_decoders
 from .judging import blend_name, load_judges, load_upsampler, prompt_sets
 from .progress import silence_libraries
+from .provenance import git_commit
 from .rows import load_rows, subset
 from .study import ASSET as STUDY
 from .study import UPSAMPLED, finished_arms, read_drawn
@@ -63,9 +64,7 @@ class _Evaluation:
     def __init__(self, ws: Workspace, parents: Mapping[str, Record], arms: Mapping[str, Sequence[Record]]) -> None:
         import torch
 
-        from components.diffusion.latent_decoder import load_decoder
         from components.families.latent_diffusion.sample import load_pipeline
-        from components.families.vae.sample import load_vae
 
         silence_libraries()
         torch.set_num_threads(ws.recipe.evaluation.num_threads)
@@ -74,9 +73,9 @@ class _Evaluation:
         self.rows: Rows = subset(rows, np.arange(min(len(rows), self.config.num_pictures)))
         self.judges, self.feature_extractor = load_judges(ws, self.rows)
         self.pipeline = load_pipeline(ws.model_folder("latent_diffusion"))
-        self.vae = load_vae(ws.model_folder("vae"))
-        self.consistency = load_decoder(ws.model_folder("consistency_decoder"))
-        self.teacher = load_decoder(ws.model_folder("diffusion_decoder"))
+        self.decoders = load_decoders(
+            *map(ws.model_folder, ("vae", "diffusion_decoder", "consistency_decoder")), config=self.config
+        )
 
     def run(self) -> Made:
         """All figures, the page, the promotion."""
@@ -152,9 +151,7 @@ class _Evaluation:
         return sampled
 
     def draw(self, prompts: Any, written: Sequence[str], *, is_upsampled: bool) -> Sampled:
-        from components.diffusion.latent_decoder import decode_latents
         from components.families.latent_diffusion.sample import generate_latents
-        from components.families.vae.sample import decode
 
         config = self.config
         log.info("sampling %d %s prompts%s", len(written), prompts.kind, " (upsampled)" if is_upsampled else "")
@@ -166,10 +163,7 @@ class _Evaluation:
             guidance_scale=config.guidance_scale,
             batch_size=config.batch_size,
         )
-        pixels = {
-            "vae": decode(self.vae, latents, batch_size=config.batch_size),
-            "consistency": decode_latents(self.consistency, latents, 2, seed=config.seed, batch_size=config.batch_size),
-        }
+        pixels = {name: self.decoders[name].decode(latents) for name in ("vae", "consistency")}
         return Sampled(prompts, written, is_upsampled, pixels)
 
     @property
@@ -241,51 +235,20 @@ class _Evaluation:
         return points
 
     # ----------------------------------------------------------------------------------------------------- decoder
-    def decode(self) -> dict[str, tuple[int, np.ndarray]]:
-        """Held-out pictures, encoded and decoded again by each decoder; (steps, uint8 pixels) by its name."""
-        return {name: (steps, run(np.asarray(self.rows.latents))) for name, (steps, run) in self._decoders().items()}
+    def decode(self) -> dict[str, np.ndarray]:
+        """Held-out pictures, encoded and decoded again by each decoder: uint8 (N, H, W, 3) by its name."""
+        latents = np.asarray(self.rows.latents)
+        return {name: decoder.decode(latents) for name, decoder in self.decoders.items()}
 
-    def _decoders(self) -> dict[str, tuple[int, Any]]:
-        from components.diffusion.latent_decoder import decode_latents
-        from components.families.vae.sample import decode
-
-        seed, batch_size, many = self.config.seed, self.config.batch_size, self.config.num_teacher_steps
-
-        def diffused(decoder: Any, steps: int) -> Any:
-            return lambda latents: decode_latents(decoder, latents, steps, seed=seed, batch_size=batch_size)
-
-        return {
-            "vae": (1, lambda latents: decode(self.vae, latents, batch_size=batch_size)),
-            "teacher": (many, diffused(self.teacher, many)),
-            "teacher_2": (2, diffused(self.teacher, 2)),
-            "consistency": (2, diffused(self.consistency, 2)),
-        }
-
-    def decoder_figures(self, decoded: Mapping[str, tuple[int, np.ndarray]], samples: Sequence[Sampled]) -> Any:
-        from components.evaluation.latency import images_per_second
-        from components.evaluation.measurement import evaluate_decoded_generations, evaluate_decoder
+    def decoder_figures(self, decoded: Mapping[str, np.ndarray], samples: Sequence[Sampled]) -> Any:
+        from components.evaluation.measurement import evaluate_decoded_generations
 
         descriptive = next(s for s in samples if s.prompts.kind == "descriptive")
-        decoders = self._decoders()
-        batch = np.asarray(self.rows.latents)[: self.config.batch_size]
-        figures = {}
-        for name, (steps, pixels) in decoded.items():
-            run = decoders[name][1]
-            generated = None
-            if name in descriptive.pixels:
-                generated = evaluate_decoded_generations(descriptive.pixels[name], descriptive.prompts, self.judges)
-            figures[name] = evaluate_decoder(
-                pixels,
-                self.rows.pixels,
-                self.judges,
-                num_inference_steps=steps,
-                scenes=self.rows.scenes,
-                images_per_second=images_per_second(
-                    lambda run=run: run(batch), len(batch), num_repeats=1 if steps > 2 else 6
-                ),
-                generated=generated,
-            )
-        return figures
+        generated = {
+            name: evaluate_decoded_generations(pixels, descriptive.prompts, self.judges)
+            for name, pixels in descriptive.pixels.items()
+        }
+        return measure_decoders(self.decoders, decoded, self.rows, self.judges, self.config, generated)
 
     # ------------------------------------------------------------------------------------------------------- lineage
     def costs(self) -> tuple[dict[str, float], dict[str, float]]:
@@ -319,7 +282,7 @@ class _Evaluation:
         }
 
     # ---------------------------------------------------------------------------------------------------- the report
-    def keep(self, report: Any, samples: Sequence[Sampled], decoded: Mapping[str, tuple[int, np.ndarray]]) -> Made:
+    def keep(self, report: Any, samples: Sequence[Sampled], decoded: Mapping[str, np.ndarray]) -> Made:
         from components.evaluation.report import render_html
 
         page = render_html(report, self.examples(report, samples, decoded))
@@ -354,7 +317,7 @@ class _Evaluation:
             pictures=self.pictures(samples, decoded),
         )
 
-    def examples(self, report: Any, samples: Sequence[Sampled], decoded: Mapping[str, tuple[int, np.ndarray]]) -> Any:
+    def examples(self, report: Any, samples: Sequence[Sampled], decoded: Mapping[str, np.ndarray]) -> Any:
         """What the page shows: captions, the same prompts through both decoders, decoded pictures enlarged, losses."""
         from components.evaluation.report import CaptionExample, Examples, Gallery
 
@@ -387,7 +350,7 @@ class _Evaluation:
             decoder=Gallery(
                 "Held-out pictures, encoded and decoded",
                 [self.rows.texts["caption"][i] or "" for i in range(min(6, len(self.rows)))],
-                {"original": self.rows.pixels[:6], **{name: pixels[:6] for name, (_, pixels) in decoded.items()}},
+                {"original": self.rows.pixels[:6], **{name: pixels[:6] for name, pixels in decoded.items()}},
             ),
             plots=self._plots(report),
         )
@@ -407,11 +370,11 @@ class _Evaluation:
             f"{name}: losses": loss_curves(history) for name, history in histories.items() if len(history) > 1
         }
 
-    def pictures(self, samples: Sequence[Sampled], decoded: Mapping[str, tuple[int, np.ndarray]]) -> dict[str, Any]:
+    def pictures(self, samples: Sequence[Sampled], decoded: Mapping[str, np.ndarray]) -> dict[str, Any]:
         """Grids for the asset's page in the Dagster UI."""
         descriptive = next(s for s in samples if s.prompts.kind == "descriptive")
         shown = min(8, len(descriptive.written))
-        stacked = np.concatenate([self.rows.pixels[:8], *(pixels[:8] for _, pixels in decoded.values())])
+        stacked = np.concatenate([self.rows.pixels[:8], *(pixels[:8] for pixels in decoded.values())])
         return {
             "generated": captioned_grid(descriptive.pixels["vae"][:shown], descriptive.written[:shown]),
             "decoded": grid(stacked, columns=min(8, len(self.rows)), scale=3),
@@ -430,8 +393,9 @@ def promote(ws: Workspace, parents: Mapping[str, Record], report: Any) -> dict[s
     last = ws.lake.record("evaluation_report", "report")
     held = last.metadata.get("champion_score") if last else None
     score = _score(report)
-    is_worse = bool(held and score and held[1] > score[2])
-    if is_worse:
+    is_worse = False
+    if held and score and held[1] > score[2]:
+        is_worse = True
         log.warning(
             "latent_diffusion stays a candidate: its CLIP score %.1f lies clearly below the champion's %.1f",
             score[0], held[0],
@@ -483,11 +447,3 @@ def draw_first_pictures(ws: Workspace) -> str:
     count = min(ws.recipe.evaluation.batch_size, len(described.texts))
     first = replace(described, texts=described.texts[:count], facts=None)
     return pictures_digest([evaluation.draw(first, first.texts, is_upsampled=False)], count)
-
-
-def git_commit() -> str | None:
-    """The checkout's commit, or None outside of one."""
-    done = subprocess.run(
-        ["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True, check=False
-    )
-    return done.stdout.strip() or None

@@ -12,7 +12,7 @@ import json
 import logging
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -72,10 +72,27 @@ def section_of(ws: Workspace, asset: str) -> Trained:
     return getattr(ws.recipe, asset)
 
 
-def train_model(ws: Workspace, asset: str) -> Outcome:
+@dataclass(frozen=True, slots=True)
+class KeptAs:
+    """The asset (and its partition) under which a trained model is kept.
+
+    ``parents`` names the partitions of those parents whose own version it does not learn from, but a study's.
+    """
+
+    asset: str
+    shard: str | None = None
+    parents: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def label(self) -> str:
+        """What progress lines call it."""
+        return self.asset if self.shard is None else f"{self.asset}[{self.shard}]"
+
+
+def train_model(ws: Workspace, asset: str, kept_as: KeptAs | None = None) -> Outcome:
     """Train (or reuse) a model asset, keep its folder in the lake and register its version as ``candidate``."""
-    stage, section = STAGES[asset], section_of(ws, asset)
-    inputs = {name: ws.parent(name).data_version for name in (stage.reads, *stage.parents)}
+    stage, section, kept_as = STAGES[asset], section_of(ws, asset), kept_as or KeptAs(asset)
+    inputs = {name: ws.parent(name, kept_as.parents.get(name)).data_version for name in (stage.reads, *stage.parents)}
     if stage.with_latents:
         inputs["latents"] = ",".join(record.data_version for record in ws.lake.records("latents").values())
     settings = {
@@ -87,22 +104,9 @@ def train_model(ws: Workspace, asset: str) -> Outcome:
     def make(fingerprint: str) -> Made:
         if stage.needs_truth and not ws.dataset.has_ground_truth:
             return Made("none", "", metadata={"not_made": f"data set {ws.dataset.name!r} has no ground truth"})
-        return fit_stage(ws, asset, fingerprint, inputs).made
+        return fit_stage(ws, asset, fingerprint, inputs, kept_as).made
 
-    return ws.materialize(asset, inputs, settings, make)
-
-
-@dataclass(frozen=True, slots=True)
-class KeptAs:
-    """The asset (and its partition) under which a trained model is kept."""
-
-    asset: str
-    shard: str | None = None
-
-    @property
-    def label(self) -> str:
-        """What progress lines call it."""
-        return self.asset if self.shard is None else f"{self.asset}[{self.shard}]"
+    return ws.materialize(asset, inputs, settings, make, kept_as.shard)
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +139,7 @@ def fit_stage(
     """Train what the stage of a model asset says, keep the folder and register its version as ``candidate``."""
     stage, section, kept_as = STAGES[asset], section_of(ws, asset), kept_as or KeptAs(asset)
     training = section.training
-    parents = [registry for name in stage.parents if (registry := ws.parent(name).registry)]
+    parents = [registry for name in stage.parents if (registry := ws.parent(name, kept_as.parents.get(name)).registry)]
     run = ws.tracker.start(
         ws.registry_name(kept_as.asset, kept_as.shard),
         section.model_dump(mode="json"),
@@ -201,7 +205,7 @@ def fit_model(gang: Gang, config: Mapping[str, Any]) -> Mapping[str, Any]:
 
     ws, asset, kept_as = open_workspace(config["workspace"]), config["asset"], config["kept_as"]
     checkpoints = CheckpointFolder(ws.scratch / "checkpoints" / f"{kept_as.asset}-{config['fingerprint']}")
-    trainer = new_trainer(ws, asset, gang, checkpoints)
+    trainer = new_trainer(ws, asset, gang, checkpoints, kept_as.parents)
     run = ws.tracker.resume(config["run_id"])
     sketchbook = Sketchbook(config["sampling"], checkpoints.path.parent)
     history, last, early = _follow(trainer, kept_as.label, run if gang.rank == 0 else None, sketchbook)
@@ -221,7 +225,11 @@ def fit_model(gang: Gang, config: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def new_trainer(
-    ws: Workspace, asset: str, gang: Gang | None = None, checkpoints: CheckpointFolder | None = None
+    ws: Workspace,
+    asset: str,
+    gang: Gang | None = None,
+    checkpoints: CheckpointFolder | None = None,
+    parent_shards: Mapping[str, str] | None = None,
 ) -> Trainer:
     """The training of a model asset before its first step: family, rows and parents from the lake."""
     import torch
@@ -232,7 +240,8 @@ def new_trainer(
     section = section_of(ws, asset)
     torch.set_num_threads(section.training.num_threads)
     rows = family_rows(ws, asset)
-    parents = {name: ws.model_folder(name) for name in STAGES[asset].parents}
+    shards = parent_shards or {}
+    parents = {name: ws.model_folder(name, shards.get(name)) for name in STAGES[asset].parents}
     torch.manual_seed(section.training.seed)  # initial weights: the libraries draw them from the process's generator
     family = section.model.build(rows.train, rows.evaluation, parents)
     device = "cuda" if torch.cuda.is_available() and section.training.num_gpus_per_worker else "cpu"
