@@ -133,6 +133,9 @@ class Report(Frozen):
     generation: tuple[GenerationFigures, ...] = ()
     curves: tuple[CurvePoint, ...] = Field(default=(), description="Prompt following over training, by blend.")
     decoder: dict[str, DecoderFigures] = Field(default_factory=dict)
+    decoder_shortcomings: tuple[str, ...] = Field(
+        default=(), description="Why the consistency decoder may not become champion; empty where it may."
+    )
     models: dict[str, ModelRecord] = Field(default_factory=dict)
 
     def to_json(self) -> str:

@@ -79,6 +79,7 @@ class _Evaluation:
 
     def run(self) -> Made:
         """All figures, the page, the promotion."""
+        from components.evaluation.decoder_gate import shortcomings
         from components.evaluation.figures import Report
         from components.evaluation.measurement import evaluate_judge
         from components.evaluation.verdict import verdict
@@ -103,6 +104,8 @@ class _Evaluation:
             decoder=self.decoder_figures(decoded, samples),
             models=self.model_records(),
         )
+        found = shortcomings(report.decoder, self.ws.recipe.decoder_gate)
+        report = report.model_copy(update={"decoder_shortcomings": found})
         report = report.model_copy(update={"verdict": verdict(report)})
         return self.keep(report, samples, decoded)
 
@@ -385,11 +388,9 @@ def promote(ws: Workspace, parents: Mapping[str, Record], report: Any) -> dict[s
     """Let each gated model that passes its own gate become champion; what the report's record keeps of it.
 
     ``champions`` names those that passed. The text-to-image model passes unless the last one that passed
-    (``champion_score``) is clearly above it; ``decoder_shortcomings`` says what the student failed by. Neither gate
-    looks at the other model.
+    (``champion_score``) is clearly above it; the student passes where ``report.decoder_shortcomings`` is empty. Neither
+    gate looks at the other model.
     """
-    from components.evaluation.decoder_gate import shortcomings
-
     last = ws.lake.record("evaluation_report", "report")
     held = last.metadata.get("champion_score") if last else None
     score = _score(report)
@@ -400,10 +401,9 @@ def promote(ws: Workspace, parents: Mapping[str, Record], report: Any) -> dict[s
             "latent_diffusion stays a candidate: its CLIP score %.1f lies clearly below the champion's %.1f",
             score[0], held[0],
         )  # fmt: skip
-    found = shortcomings(report.decoder, ws.recipe.decoder_gate)
-    for shortcoming in found:
+    for shortcoming in report.decoder_shortcomings:
         log.warning("consistency_decoder stays a candidate: %s", shortcoming)
-    gates = {"latent_diffusion": not is_worse, "consistency_decoder": not found}
+    gates = {"latent_diffusion": not is_worse, "consistency_decoder": not report.decoder_shortcomings}
     champions = [asset for asset, is_passed in gates.items() if is_passed and parents[asset].registry]
     for asset in champions:
         record = parents[asset]
@@ -413,7 +413,7 @@ def promote(ws: Workspace, parents: Mapping[str, Record], report: Any) -> dict[s
         "champions": champions,
         "score": score,
         "champion_score": held if is_worse else score,
-        "decoder_shortcomings": list(found),
+        "decoder_shortcomings": list(report.decoder_shortcomings),
     }
 
 

@@ -61,6 +61,14 @@ def test_a_failing_student_is_told_by_which_figure(figure: str, value: float, wo
         assert expected in sentence
 
 
+def test_a_busy_machine_fails_no_student() -> None:
+    slowed = decoders()
+    for bounds, said in (((20.0, 210.0), 0), ((20.0, 190.0), 1)):
+        rate = Figure(60.0, bounds, 384)
+        slowed["consistency"] = slowed["consistency"].model_copy(update={"images_per_second": rate})
+        assert len(shortcomings(slowed, DecoderGateConfig())) == said
+
+
 def test_thresholds_are_those_of_the_recipe() -> None:
     failing = decoders(fid=0.45, detail_ratio=1.3)
     assert len(shortcomings(failing, DecoderGateConfig())) == 4

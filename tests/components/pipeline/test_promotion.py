@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from components.data.lake import Record
-from components.evaluation.decoder_gate import DecoderGateConfig
+from components.evaluation.decoder_gate import DecoderGateConfig, shortcomings
 from components.evaluation.figures import DecoderFigures, GenerationFigures, Report
 from components.evaluation.intervals import Figure
 from components.pipeline.report import promote
@@ -20,8 +20,7 @@ GATED = ("latent_diffusion", "consistency_decoder")
 
 @pytest.fixture
 def ws(tmp_path: Path) -> Workspace:
-    workspace = scenes_workspace(tmp_path, {})
-    return workspace.with_recipe(workspace.recipe.model_copy(update={"decoder_gate": DecoderGateConfig()}))
+    return scenes_workspace(tmp_path, {})
 
 
 def parents_of(ws: Workspace) -> dict[str, Record]:
@@ -40,6 +39,15 @@ def parents_of(ws: Workspace) -> dict[str, Record]:
 def report_of(clip_score: float, student_fid: float) -> Report:
     figures = {"vae": (2.4, 0.7, 900.0), "teacher": (0.5, 1.0, 20.0), "teacher_2": (0.4, 0.95, 240.0)}
     figures["consistency"] = (student_fid, 0.99, 240.0)
+    decoders = {
+        name: DecoderFigures(
+            num_inference_steps=25 if name == "teacher" else 2,
+            fid=Figure(fid, None, 9),
+            detail_ratio=Figure(detail, None, 9),
+            images_per_second=Figure(rate, None, 9),
+        )
+        for name, (fid, detail, rate) in figures.items()
+    }
     return Report(
         dataset="scenes",
         recipe="smoke",
@@ -55,15 +63,8 @@ def report_of(clip_score: float, student_fid: float) -> Report:
                 clip_score=Figure(clip_score, (clip_score - 1, clip_score + 1), 9),
             ),
         ),
-        decoder={
-            name: DecoderFigures(
-                num_inference_steps=25 if name == "teacher" else 2,
-                fid=Figure(fid, None, 9),
-                detail_ratio=Figure(detail, None, 9),
-                images_per_second=Figure(rate, None, 9),
-            )
-            for name, (fid, detail, rate) in figures.items()
-        },
+        decoder=decoders,
+        decoder_shortcomings=shortcomings(decoders, DecoderGateConfig()),
     )
 
 
