@@ -174,11 +174,10 @@ def _study_decoder(parsed: argparse.Namespace) -> int:
 
     target = _target(parsed)
     _prepare_services(target.home)
-    needed = {job.name: job for name in ("encode", "judges") for job in _needed_for(name)}
-    log_to_terminal()
-    if failed := [name for name, is_done in run_jobs(target, list(needed.values())).items() if not is_done]:
-        print(f"atelier: not done: {', '.join(failed)}; the logs are in {target.home.logs}", file=sys.stderr)
+    names = {job.name for parent in ("encode", "judges") for job in _needed_for(parent)}
+    if not _run_side_by_side(target, [job for job in JOBS if job.name in names]):
         return 1
+    log_to_terminal()
     ws = _open_workspace(target)
     rows_of = "choosing" if parsed.choosing else "reported"
     print(study_decoders(ws.forced() if target.is_forced else ws, rows_of).to_markdown())
@@ -187,13 +186,24 @@ def _study_decoder(parsed: argparse.Namespace) -> int:
 
 
 def _make_all(target: Target, jobs: Sequence[NamedJob]) -> int:
-    """Run jobs side by side on one Ray head, print the verdict and where to look."""
-    from components.execution.ray_executor import start_head
-
+    """Run jobs side by side, print the verdict and where to look."""
     home = target.home
     started = time.perf_counter()
     _prepare_services(home)
     print(f"atelier: dataset {target.dataset}, recipe {target.recipe}, home {home.folder}", flush=True)
+    if not _run_side_by_side(target, jobs):
+        return 1
+    seconds = time.perf_counter() - started
+    _print_verdict(home)
+    print(f"took {seconds / 60:.1f} minutes; `make dev DATASET={target.dataset}` opens the UIs:")
+    print(f"  Dagster {dagster_url()}\n  MLflow  {mlflow_url()}")
+    return 0
+
+
+def _run_side_by_side(target: Target, jobs: Sequence[NamedJob]) -> bool:
+    """Run jobs on the cluster of ``RAY_ADDRESS`` or on a head of their own; says which were not done."""
+    from components.execution.ray_executor import start_head
+
     if os.environ.get("RAY_ADDRESS"):
         done = run_jobs(target, jobs)
     else:
@@ -202,15 +212,10 @@ def _make_all(target: Target, jobs: Sequence[NamedJob]) -> int:
             done = run_jobs(target, jobs, environment=head.environment)
         finally:
             head.stop()
-    seconds = time.perf_counter() - started
     failed = [job.label for job in jobs if not done.get(job.label)]
     if failed:
-        print(f"atelier: not done: {', '.join(failed)}; the logs are in {home.logs}", file=sys.stderr)
-        return 1
-    _print_verdict(home)
-    print(f"took {seconds / 60:.1f} minutes; `make dev DATASET={target.dataset}` opens the UIs:")
-    print(f"  Dagster {dagster_url()}\n  MLflow  {mlflow_url()}")
-    return 0
+        print(f"atelier: not done: {', '.join(failed)}; the logs are in {target.home.logs}", file=sys.stderr)
+    return not failed
 
 
 def _verify(parsed: argparse.Namespace) -> int:

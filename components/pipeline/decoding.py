@@ -17,6 +17,8 @@ from components.contracts import Rows
 from components.recipes.recipe import EvaluationConfig
 
 if TYPE_CHECKING:
+    from diffusers.models.autoencoders.consistency_decoder_vae import ConsistencyDecoderVAE
+
     from components.evaluation.figures import DecoderFigures, GeneratedDecoderFigures
     from components.evaluation.measurement import Judges
 
@@ -37,7 +39,7 @@ def load_decoders(vae: Path, teacher: Path, student: Path, config: EvaluationCon
     seed, batch_size, many = config.seed, config.batch_size, config.num_teacher_steps
     plain, diffusion, consistency = load_vae(vae), load_decoder(teacher), load_decoder(student)
 
-    def diffused(decoder, num_steps: int) -> Decoder:
+    def diffused(decoder: ConsistencyDecoderVAE, num_steps: int) -> Decoder:
         return Decoder(
             num_steps, lambda latents: decode_latents(decoder, latents, num_steps, seed=seed, batch_size=batch_size)
         )
