@@ -8,7 +8,7 @@ TARGET := --dataset $(DATASET) --recipe $(RECIPE)
 export OMP_WAIT_POLICY ?= passive
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo study study-captioners dev check-dataset ingest smoke test chaos check fmt bench clean
+.PHONY: help setup demo study study-captioners study-decoder dev check-dataset ingest smoke test chaos check fmt bench clean
 
 help: ## what there is
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -29,6 +29,9 @@ study: $(INSTALLED) ## every arm of the study of caption blends, two trainings s
 
 study-captioners: $(INSTALLED) ## captioners from 250, 500, 1,000 and 2,000 examples; prints a table
 	$(BIN)/atelier study-captioners $(TARGET)
+
+study-decoder: $(INSTALLED) ## diffusion decoder and student with three seeds, and their table
+	$(BIN)/atelier study-decoder $(TARGET)
 
 dev: $(INSTALLED) ## Dagster UI, daemon and MLflow UI
 	$(BIN)/atelier dev $(TARGET)

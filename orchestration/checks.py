@@ -86,17 +86,32 @@ def _no_model_saw_opted_out_rows(records: Sequence[Record]) -> Answer:
     return not seen_by, figures
 
 
+def _student_passes_its_gate(records: Sequence[Record]) -> Answer:
+    metadata = records[0].metadata
+    found = metadata["decoder_shortcomings"]
+    return not found, {
+        "shortcomings": "; ".join(found) or "none",
+        **{name: value for name, value in metadata["figures"].items() if name.startswith("decoder/")},
+    }
+
+
 Check = tuple[str, str, Callable[[Sequence[Record]], Answer]]  # name, what it says, how a record answers it
 MODEL_CHECK: Check = (
     "loss_is_finite_and_falls",
     "Every logged loss is finite and the last is below the first.",
     _loss_is_finite_and_falls,
 )
+DECODER_CHECK: Check = (
+    "consistency_decoder_passes_its_gate",
+    "The two-step student is as good as the recipe's decoder_gate asks, so that it became champion.",
+    _student_passes_its_gate,
+)
 CAPTION_CHECKS: list[Check] = [
     (test, description, partial(_nothing_against, test)) for test, description in CAPTION_TESTS.items()
 ]
 WARNINGS = {  # short and distilled trainings may end above their start; a report blocks nothing
     MODEL_CHECK[0],
+    DECODER_CHECK[0],  # a candidate harms nobody
     "no_model_saw_opted_out_rows",  # what older models saw stops no new one
     "upsampled_prompts_look_like_captions",
 }
@@ -132,11 +147,12 @@ CHECKS: dict[str, list[Check]] = {
     ],
     "recaptioned": CAPTION_CHECKS,
     "evaluation_report": [
+        DECODER_CHECK,
         (
             "upsampled_prompts_look_like_captions",
             "Upsampled prompts have the lengths and words of the captions that the model was trained on.",
             _upsampled_prompts_look_like_captions,
-        )
+        ),
     ],
     "latents": [("has_rows", "Every shard holds latents.", _has_rows)],
     **{asset: [MODEL_CHECK] for asset in MODELS},

@@ -54,6 +54,7 @@ def _parser() -> argparse.ArgumentParser:
             _study_captioners,
             "captioners from 250 to 2,000 examples: how few hand-written ones suffice",
         ),
+        ("study-decoder", _study_decoder, "train diffusion decoder and student with several seeds; print their table"),
         ("verify", _verify, "make a slice of every asset again and compare digests; nothing is written"),
         ("generate", _generate, "draw prompts with the champion and write the pictures as PNG files"),
         ("estimate", _estimate, "parameters, memory, hours and cost of the text-to-image model, from a dry run"),
@@ -73,6 +74,8 @@ def _parser() -> argparse.ArgumentParser:
         if name == "run":
             sub.add_argument("job", choices=list(BY_NAME))
             sub.add_argument("--partition", help="of a job that makes one partition: an arm of the study")
+        if name == "study-decoder":
+            sub.add_argument("--choosing", action="store_true", help="measure on held-out rows that no report uses")
         if name == "estimate":
             sub.add_argument("--tflops", type=float, default=400.0, help="what a device reaches in this training")
             sub.add_argument("--price", type=float, default=3.0, help="price of a device hour")
@@ -239,14 +242,41 @@ def _study_captioners(parsed: argparse.Namespace) -> int:
     return 0
 
 
-def _make_all(target: Target, jobs: Sequence[NamedJob]) -> int:
-    """Run jobs side by side on one Ray head, print the verdict and where to look."""
-    from components.execution.ray_executor import start_head
+def _study_decoder(parsed: argparse.Namespace) -> int:
+    from components.pipeline.decoder_study import PLACE, study_decoders
 
+    target = _target(parsed)
+    _prepare_services(target.home)
+    names = {job.name for parent in ("encode", "judges") for job in _needed_for(parent)}
+    if not _run_side_by_side(target, [job for job in JOBS if job.name in names]):
+        return 1
+    log_to_terminal()
+    ws = _open_workspace(target)
+    rows_of = "choosing" if parsed.choosing else "reported"
+    print(study_decoders(ws.forced() if target.is_forced else ws, rows_of).to_markdown())
+    print(f"study: {ws.lake.uri(f'{PLACE}/{rows_of}.json')}")
+    return 0
+
+
+def _make_all(target: Target, jobs: Sequence[NamedJob]) -> int:
+    """Run jobs side by side, print the verdict and where to look."""
     home = target.home
     started = time.perf_counter()
     _prepare_services(home)
     print(f"atelier: dataset {target.dataset}, recipe {target.recipe}, home {home.folder}", flush=True)
+    if not _run_side_by_side(target, jobs):
+        return 1
+    seconds = time.perf_counter() - started
+    _print_verdict(home)
+    print(f"took {seconds / 60:.1f} minutes; `make dev DATASET={target.dataset}` opens the UIs:")
+    print(f"  Dagster {dagster_url()}\n  MLflow  {mlflow_url()}")
+    return 0
+
+
+def _run_side_by_side(target: Target, jobs: Sequence[NamedJob]) -> bool:
+    """Run jobs on the cluster of ``RAY_ADDRESS`` or on a head of their own; says which were not done."""
+    from components.execution.ray_executor import start_head
+
     if os.environ.get("RAY_ADDRESS"):
         done = run_jobs(target, jobs)
     else:
@@ -255,15 +285,10 @@ def _make_all(target: Target, jobs: Sequence[NamedJob]) -> int:
             done = run_jobs(target, jobs, environment=head.environment)
         finally:
             head.stop()
-    seconds = time.perf_counter() - started
     failed = [job.label for job in jobs if not done.get(job.label)]
     if failed:
-        print(f"atelier: not done: {', '.join(failed)}; the logs are in {home.logs}", file=sys.stderr)
-        return 1
-    _print_verdict(home)
-    print(f"took {seconds / 60:.1f} minutes; `make dev DATASET={target.dataset}` opens the UIs:")
-    print(f"  Dagster {dagster_url()}\n  MLflow  {mlflow_url()}")
-    return 0
+        print(f"atelier: not done: {', '.join(failed)}; the logs are in {target.home.logs}", file=sys.stderr)
+    return not failed
 
 
 def _verify(parsed: argparse.Namespace) -> int:

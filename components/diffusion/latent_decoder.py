@@ -55,7 +55,6 @@ def denoiser_of(unet: torch.nn.Module, schedule: NoiseSchedule, features: torch.
     return lambda noisy, timesteps: denoise(network, schedule, noisy, timesteps)
 
 
-@torch.no_grad()
 def decode_latents(
     decoder: ConsistencyDecoderVAE,
     latents: np.ndarray,
@@ -70,6 +69,22 @@ def decode_latents(
     Two steps are those of the stock class, at timesteps 1008 and 512 with fresh noise between them; any other number
     walks the probability-flow ODE (DDIM). The noise of row i depends on (seed, i) alone, never on the batch.
     """
+    return to_pixels(
+        sample_pixel_values(decoder, latents, num_inference_steps, seed=seed, batch_size=batch_size, unet=unet)
+    )
+
+
+@torch.no_grad()
+def sample_pixel_values(
+    decoder: ConsistencyDecoderVAE,
+    latents: np.ndarray,
+    num_inference_steps: int,
+    *,
+    seed: int = 0,
+    batch_size: int = 64,
+    unet: torch.nn.Module | None = None,
+) -> torch.Tensor:
+    """What :func:`decode_latents` rounds to pixels: float32 (N, 3, H, W) on the CPU, not yet clipped to [-1, 1]."""
     schedule, unet = cosine_schedule(), unet or decoder.decoder_unet
     device = next(unet.parameters()).device
     pieces = []
@@ -87,8 +102,8 @@ def decode_latents(
             pixel_values = sample_consistency(denoiser, schedule, draw, TWO_STEPS)
         else:
             pixel_values = sample_ode(denoiser, schedule, draw(), ode_timesteps(schedule, num_inference_steps))
-        pieces.append(to_pixels(pixel_values))
-    return np.concatenate(pieces)
+        pieces.append(pixel_values.cpu())
+    return torch.cat(pieces)
 
 
 @torch.no_grad()

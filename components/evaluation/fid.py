@@ -6,7 +6,7 @@ value, because distances over different features cannot be compared.
 
 import numpy as np
 
-from .intervals import Figure, jackknife
+from .intervals import Figure, jackknife, paired_jackknife
 
 
 def frechet_distance(
@@ -36,6 +36,23 @@ def fid(features: np.ndarray, reference: np.ndarray) -> Figure:
 
     low, high = jackknife(statistic, len(first), len(second))
     return Figure(_distance(*gaussian, root, *other), (max(0.0, low), high), len(first))
+
+
+def paired_fid(features: np.ndarray, reference: np.ndarray) -> Figure:
+    """:func:`fid` of pictures and their own originals, row by row, (N, D) both: 0 where nothing was changed.
+
+    Pairs are left out together for the interval: the choice of pictures then moves both sets alike and cancels.
+    """
+    first, second = _checked(features, reference)
+    if len(first) != len(second):
+        raise ValueError(f"features of {len(first)} pictures and of {len(second)} originals are no pairs")
+
+    def statistic(kept: np.ndarray) -> float:
+        gaussian = _gaussian(first[kept])
+        return _distance(*gaussian, _root(gaussian[1]), *_gaussian(second[kept]))
+
+    low, high = paired_jackknife(statistic, len(first))
+    return Figure(statistic(np.ones(len(first), dtype=bool)), (max(0.0, low), high), len(first))
 
 
 def kid(features: np.ndarray, reference: np.ndarray) -> Figure:

@@ -172,6 +172,9 @@ class Report(Frozen):
     suites: tuple[SuiteFigures, ...] = Field(default=(), description="The main model on prompt suites, by category.")
     curves: tuple[CurvePoint, ...] = Field(default=(), description="Prompt following over training, by blend.")
     decoder: dict[str, DecoderFigures] = Field(default_factory=dict)
+    decoder_shortcomings: tuple[str, ...] = Field(
+        default=(), description="Why the consistency decoder may not become champion; empty where it may."
+    )
     models: dict[str, ModelRecord] = Field(default_factory=dict)
 
     def to_json(self) -> str:

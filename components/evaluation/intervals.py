@@ -105,6 +105,17 @@ def jackknife(
     return value - half, value + half
 
 
+def paired_jackknife(statistic: Callable[[np.ndarray], float], num_pairs: int) -> tuple[float, float]:
+    """Like :func:`jackknife` where row i of both samples is the same thing: a block of pairs is left out at a time.
+
+    ``statistic`` takes which pairs stay, bool (num_pairs,). What both samples share cancels, so that the interval is
+    that of their difference.
+    """
+    value = statistic(np.ones(num_pairs, dtype=bool))
+    half = Z95 * math.sqrt(_block_variance(statistic, num_pairs))
+    return value - half, value + half
+
+
 def _block_variance(statistic: Callable[[np.ndarray], float], num_rows: int) -> float:
     num_blocks = min(_NUM_BLOCKS, num_rows)
     block = np.arange(num_rows) % num_blocks

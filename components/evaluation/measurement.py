@@ -15,7 +15,7 @@ from components.data.scene_graph import Scene
 
 from .caption_accuracy import caption_accuracy, distinct_share, mean_words
 from .clip_score import clip_scores, retrieval_hits
-from .fid import fid, kid
+from .fid import fid, kid, paired_fid
 from .figures import (
     CaptionFigures,
     DecoderFigures,
@@ -152,8 +152,8 @@ def evaluate_decoder(
 ) -> DecoderFigures:
     """Decoded pictures against those that were encoded, both uint8 (N, H, W, 3).
 
-    ``scene_accuracy`` is the share of decoded pictures that read as exactly the true scene. ``generated`` comes from
-    :func:`evaluate_decoded_generations`.
+    FID compares them with their own originals (``paired_fid``). ``scene_accuracy`` is the share of decoded pictures
+    that read as exactly the true scene. ``generated`` comes from :func:`evaluate_decoded_generations`.
     """
     following = PromptFollowing()
     if judges.read is not None and scenes is not None:
@@ -161,7 +161,7 @@ def evaluate_decoder(
     return DecoderFigures(
         num_inference_steps=num_inference_steps,
         psnr=mean(psnr(decoded, originals)),
-        fid=_distance(fid, judges, decoded),
+        fid=_paired_distance(judges, decoded, originals),
         detail_ratio=mean(detail_ratios(decoded, originals)),
         scene_accuracy=following.scene_accuracy,
         images_per_second=images_per_second,
@@ -191,3 +191,8 @@ def _clip_figures(judges: Judges, pixels: np.ndarray, texts: Sequence[str]) -> t
 
 def _distance(metric: Callable[[np.ndarray, np.ndarray], Figure], judges: Judges, pixels: np.ndarray) -> Figure | None:
     return metric(judges.reference.extract(pixels), judges.reference.features) if judges.reference else None
+
+
+def _paired_distance(judges: Judges, pixels: np.ndarray, originals: np.ndarray) -> Figure | None:
+    extract = judges.reference.extract if judges.reference else None
+    return paired_fid(extract(pixels), extract(originals)) if extract else None

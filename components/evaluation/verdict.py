@@ -19,6 +19,7 @@ def verdict(report: Report) -> tuple[str, ...]:
         *_on_generation(report.generation),
         *_on_upsampling(report.generation),
         *_on_decoder(report.decoder),
+        *_on_gate(report),
         *_on_judge(report),
     )
 
@@ -142,6 +143,17 @@ def _on_decoder(decoder: dict[str, DecoderFigures]) -> Iterator[str]:
     if ours.images_per_second:
         sentence += f", {ours.images_per_second.value:,.0f} pictures a second"
     yield sentence + "."
+    undistilled = decoder.get("teacher_2")
+    if undistilled and undistilled.detail_ratio and undistilled.fid:
+        yield (
+            f"Its teacher, undistilled in as many steps, draws {percent(undistilled.detail_ratio)} of the fine detail "
+            f"at FID {undistilled.fid.value:.3g}."
+        )
+
+
+def _on_gate(report: Report) -> Iterator[str]:
+    if report.decoder_shortcomings:
+        yield f"The consistency decoder stays a candidate: {'; '.join(report.decoder_shortcomings)}."
 
 
 def _on_judge(report: Report) -> Iterator[str]:

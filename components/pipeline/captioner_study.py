@@ -139,7 +139,7 @@ class _Study:
         """Captions of the held-out pictures by the captioner of a cell, and the seconds of its training."""
         import torch
 
-        from components.training.checkpoint import CheckpointFolder
+        from components.training.checkpoint import Checkpoints
         from components.training.loop import Trainer
 
         ws, section = self.ws, section_of(self.ws, f"{cell.kind}_captioner")
@@ -149,15 +149,15 @@ class _Study:
         torch.manual_seed(section.training.seed)
         parents = {"base_captioner": ws.model_folder("base_captioner")}
         family = section.model.build(rows, self.held_out, parents)
-        checkpoints = CheckpointFolder(ws.scratch / "checkpoints" / f"captioner_study-{self._fingerprint(cell)}")
+        checkpoints = Checkpoints(ws.lake, f"checkpoints/captioner_study-{self._fingerprint(cell)}")
         trainer = Trainer(family, section.training, checkpoints=checkpoints)
         label = f"{cell.kind} captioner from {cell.num_examples} examples"
         progress, seconds = Progress(log, label, section.training.num_steps, "steps"), 0.0
         for step in trainer.run():
             progress.update(step.step)
             seconds = step.step * section.training.batch_size / step.rows_per_second
-        with tempfile.TemporaryDirectory() as folder, trainer.averaged_weights():
-            family.save(Path(folder))
+        with tempfile.TemporaryDirectory() as folder, trainer.averaged_weights() as averaged:
+            averaged.save(Path(folder))
             captioner = load_captioner(Path(folder), ws.recipe.recaption.temperature, ws.recipe.recaption.seed)
             captions = captioner.caption(self.held_out.pixels, self.held_out.keys)
         checkpoints.clear()

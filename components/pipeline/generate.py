@@ -6,7 +6,7 @@ What belongs here: which version draws, and with which decoder and prompts. What
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +15,7 @@ import numpy as np
 
 from components.data.lake import Lake
 
+from .decoding import load_decoders
 from .judging import load_upsampler
 from .progress import silence_libraries
 from .workspace import UnfitParent, Workspace
@@ -45,17 +46,16 @@ class Artist:
     """The text-to-image model of an alias (``champion``, ``candidate``), loaded once, with both decoders."""
 
     def __init__(self, ws: Workspace, alias: str = "champion") -> None:
-        from components.diffusion.latent_decoder import load_decoder
         from components.families.latent_diffusion.sample import load_pipeline
-        from components.families.vae.sample import load_vae
 
         silence_libraries()
         self.version, folder = folder_of_alias(ws, "latent_diffusion", alias)
         self.pipeline = load_pipeline(folder)
-        self.vae = load_vae(ws.model_folder("vae"))
-        self.decoder = load_decoder(folder_of_alias(ws, "consistency_decoder", alias)[1])
-        self.upsample: Callable[[Sequence[str]], list[str]] | None = load_upsampler(ws)
         self.config = ws.recipe.evaluation
+        self.decoders = load_decoders(
+            *map(ws.model_folder, ("vae", "diffusion_decoder", "consistency_decoder")), config=self.config
+        )
+        self.upsample: Callable[[Sequence[str]], list[str]] | None = load_upsampler(ws)
 
     def draw(
         self,
@@ -87,26 +87,12 @@ class Artist:
             guidance_scale=self.config.guidance_scale if guidance_scale is None else guidance_scale,
             batch_size=self.config.batch_size,
         )
-        pixels = {decoder: self._decode(latents, decoder) for decoder in decoders}
+        pixels = {decoder: self.decoders[decoder].decode(latents) for decoder in decoders}
         return [
             Drawing(prompt, text, seed, decoder, _picture(pixels[decoder][number]))
             for number, (prompt, text, seed) in enumerate(asked)
             for decoder in decoders
         ]
-
-    def _decode(self, latents: np.ndarray, decoder: str) -> np.ndarray:
-        from components.diffusion.latent_decoder import decode_latents
-        from components.families.vae.sample import decode
-
-        ways: Mapping[str, Callable[[], np.ndarray]] = {
-            "vae": lambda: decode(self.vae, latents, batch_size=self.config.batch_size),
-            "consistency": lambda: decode_latents(
-                self.decoder, latents, 2, seed=self.config.seed, batch_size=self.config.batch_size
-            ),
-        }
-        if decoder not in ways:
-            raise ValueError(f"there is no decoder {decoder!r}; there are {', '.join(ways)}")
-        return ways[decoder]()
 
 
 def folder_of_alias(ws: Workspace, asset: str, alias: str) -> tuple[str, Path]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -23,6 +22,7 @@ from components.data.lake import Record
 from components.data.pictures import captioned_grid, grid
 
 from .cross_checks import Readings, suite_figures, upsampling_figures
+from .decoding import load_decoders, measure_decoders
 from .judging import (
     RELATIONS,
     blend_name,
@@ -35,6 +35,7 @@ from .judging import (
     upsampler_settings,
 )
 from .progress import silence_libraries
+from .provenance import git_commit
 from .rows import in_memory, load_rows, subset
 from .study import ASSET as STUDY
 from .study import UPSAMPLED, finished_arms, read_drawn
@@ -52,6 +53,7 @@ def evaluate(ws: Workspace) -> Outcome:
     inputs |= {f"{record.asset}[{record.shard}]": record.data_version for each in arms.values() for record in each}
     settings = {
         "evaluation": ws.recipe.evaluation.model_dump(mode="json"),
+        "decoder_gate": ws.recipe.decoder_gate.model_dump(mode="json"),
         "fit": ws.recipe.data.fit,
         "upsampler": upsampler_settings(ws),
     }
@@ -79,9 +81,7 @@ class _Evaluation:
     def __init__(self, ws: Workspace, parents: Mapping[str, Record], arms: Mapping[str, Sequence[Record]]) -> None:
         import torch
 
-        from components.diffusion.latent_decoder import load_decoder
         from components.families.latent_diffusion.sample import load_pipeline
-        from components.families.vae.sample import load_vae
 
         silence_libraries()
         torch.set_num_threads(ws.recipe.evaluation.num_threads)
@@ -93,12 +93,13 @@ class _Evaluation:
         self.judges, self.feature_extractor = load_judges(ws, self.rows)
         self.second_reader = load_second_reader(ws)
         self.pipeline = load_pipeline(ws.model_folder("latent_diffusion"))
-        self.vae = load_vae(ws.model_folder("vae"))
-        self.consistency = load_decoder(ws.model_folder("consistency_decoder"))
-        self.teacher = load_decoder(ws.model_folder("diffusion_decoder"))
+        self.decoders = load_decoders(
+            *map(ws.model_folder, ("vae", "diffusion_decoder", "consistency_decoder")), config=self.config
+        )
 
     def run(self) -> Made:
         """All figures, the page, the promotion."""
+        from components.evaluation.decoder_gate import shortcomings
         from components.evaluation.figures import Report
         from components.evaluation.measurement import evaluate_judge
         from components.evaluation.verdict import verdict
@@ -132,6 +133,8 @@ class _Evaluation:
             decoder=self.decoder_figures(decoded, samples),
             models=self.model_records(),
         )
+        found = shortcomings(report.decoder, self.ws.recipe.decoder_gate)
+        report = report.model_copy(update={"decoder_shortcomings": found})
         report = report.model_copy(update={"verdict": verdict(report)})
         return self.keep(report, samples, decoded, readings)
 
@@ -191,9 +194,7 @@ class _Evaluation:
         return sampled
 
     def draw(self, prompts: Any, written: Sequence[str], *, is_upsampled: bool) -> Sampled:
-        from components.diffusion.latent_decoder import decode_latents
         from components.families.latent_diffusion.sample import generate_latents
-        from components.families.vae.sample import decode
 
         config = self.config
         log.info("sampling %d %s prompts%s", len(written), prompts.kind, " (upsampled)" if is_upsampled else "")
@@ -205,10 +206,7 @@ class _Evaluation:
             guidance_scale=config.guidance_scale,
             batch_size=config.batch_size,
         )
-        pixels = {
-            "vae": decode(self.vae, latents, batch_size=config.batch_size),
-            "consistency": decode_latents(self.consistency, latents, 2, seed=config.seed, batch_size=config.batch_size),
-        }
+        pixels = {name: self.decoders[name].decode(latents) for name in ("vae", "consistency")}
         return Sampled(prompts, written, is_upsampled, pixels)
 
     @property
@@ -287,51 +285,20 @@ class _Evaluation:
         return suite_figures(load_suites(self.ws), pictures, self.judges, self.config.num_suite_prompts)
 
     # ----------------------------------------------------------------------------------------------------- decoder
-    def decode(self) -> dict[str, tuple[int, np.ndarray]]:
-        """Held-out pictures, encoded and decoded again by each decoder; (steps, uint8 pixels) by its name."""
-        return {name: (steps, run(np.asarray(self.rows.latents))) for name, (steps, run) in self._decoders().items()}
+    def decode(self) -> dict[str, np.ndarray]:
+        """Held-out pictures, encoded and decoded again by each decoder: uint8 (N, H, W, 3) by its name."""
+        latents = np.asarray(self.rows.latents)
+        return {name: decoder.decode(latents) for name, decoder in self.decoders.items()}
 
-    def _decoders(self) -> dict[str, tuple[int, Any]]:
-        from components.diffusion.latent_decoder import decode_latents
-        from components.families.vae.sample import decode
-
-        seed, batch_size, many = self.config.seed, self.config.batch_size, self.config.num_teacher_steps
-
-        def diffused(decoder: Any, steps: int) -> Any:
-            return lambda latents: decode_latents(decoder, latents, steps, seed=seed, batch_size=batch_size)
-
-        return {
-            "vae": (1, lambda latents: decode(self.vae, latents, batch_size=batch_size)),
-            "teacher": (many, diffused(self.teacher, many)),
-            "teacher_2": (2, diffused(self.teacher, 2)),
-            "consistency": (2, diffused(self.consistency, 2)),
-        }
-
-    def decoder_figures(self, decoded: Mapping[str, tuple[int, np.ndarray]], samples: Sequence[Sampled]) -> Any:
-        from components.evaluation.latency import images_per_second
-        from components.evaluation.measurement import evaluate_decoded_generations, evaluate_decoder
+    def decoder_figures(self, decoded: Mapping[str, np.ndarray], samples: Sequence[Sampled]) -> Any:
+        from components.evaluation.measurement import evaluate_decoded_generations
 
         descriptive = next(s for s in samples if s.prompts.kind == "descriptive")
-        decoders = self._decoders()
-        batch = np.asarray(self.rows.latents)[: self.config.batch_size]
-        figures = {}
-        for name, (steps, pixels) in decoded.items():
-            run = decoders[name][1]
-            generated = None
-            if name in descriptive.pixels:
-                generated = evaluate_decoded_generations(descriptive.pixels[name], descriptive.prompts, self.judges)
-            figures[name] = evaluate_decoder(
-                pixels,
-                self.rows.pixels,
-                self.judges,
-                num_inference_steps=steps,
-                scenes=self.rows.scenes,
-                images_per_second=images_per_second(
-                    lambda run=run: run(batch), len(batch), num_repeats=1 if steps > 2 else 6
-                ),
-                generated=generated,
-            )
-        return figures
+        generated = {
+            name: evaluate_decoded_generations(pixels, descriptive.prompts, self.judges)
+            for name, pixels in descriptive.pixels.items()
+        }
+        return measure_decoders(self.decoders, decoded, self.rows, self.judges, self.config, generated)
 
     # ------------------------------------------------------------------------------------------------------- lineage
     def costs(self) -> tuple[dict[str, float], dict[str, float]]:
@@ -369,7 +336,7 @@ class _Evaluation:
         self,
         report: Any,
         samples: Sequence[Sampled],
-        decoded: Mapping[str, tuple[int, np.ndarray]],
+        decoded: Mapping[str, np.ndarray],
         readings: Readings | None,
     ) -> Made:
         from components.evaluation.report import render_html
@@ -385,8 +352,7 @@ class _Evaluation:
             digest = self.ws.lake.add_folder(place, Path(temporary))
         for name, data in content.items():
             self.ws.lake.write_bytes(f"{place}/latest/{name}", data)
-        score = self._score(report)
-        promoted = self.promote(score)
+        promotion = promote(self.ws, self.parents, report)
         run = self.ws.tracker.start(
             self.ws.registry_name("evaluation_report"),
             self.config.model_dump(mode="json"),
@@ -400,9 +366,8 @@ class _Evaluation:
             path=f"{place}/{digest}",
             metadata={
                 "verdict_in_words": " ".join(report.verdict),
-                "promoted": promoted,
                 "upsampling": report.upsampling.model_dump(mode="json") if report.upsampling else None,
-                "score": score,
+                **promotion,
                 "html": self.ws.lake.uri(f"{place}/latest/index.html"),
                 "first_pictures": pictures_digest(samples, self.config.batch_size),
                 "figures": {name: round(value, 5) for name, value in report.metrics().items()},
@@ -411,7 +376,7 @@ class _Evaluation:
             pictures=self.pictures(samples, decoded),
         )
 
-    def examples(self, report: Any, samples: Sequence[Sampled], decoded: Mapping[str, tuple[int, np.ndarray]]) -> Any:
+    def examples(self, report: Any, samples: Sequence[Sampled], decoded: Mapping[str, np.ndarray]) -> Any:
         """What the page shows: captions, the same prompts through both decoders, decoded pictures enlarged, losses."""
         from components.evaluation.report import CaptionExample, Examples, Gallery
 
@@ -443,7 +408,7 @@ class _Evaluation:
             decoder=Gallery(
                 "Held-out pictures, encoded and decoded",
                 [self.rows.texts["caption"][i] or "" for i in range(min(6, len(self.rows)))],
-                {"original": self.rows.pixels[:6], **{name: pixels[:6] for name, (_, pixels) in decoded.items()}},
+                {"original": self.rows.pixels[:6], **{name: pixels[:6] for name, pixels in decoded.items()}},
             ),
             plots=self._plots(report),
         )
@@ -472,38 +437,55 @@ class _Evaluation:
             f"{name}: losses": loss_curves(history) for name, history in histories.items() if len(history) > 1
         }
 
-    def pictures(self, samples: Sequence[Sampled], decoded: Mapping[str, tuple[int, np.ndarray]]) -> dict[str, Any]:
+    def pictures(self, samples: Sequence[Sampled], decoded: Mapping[str, np.ndarray]) -> dict[str, Any]:
         """Grids for the asset's page in the Dagster UI."""
         descriptive = next(s for s in samples if s.prompts.kind == "descriptive")
         shown = min(8, len(descriptive.written))
-        stacked = np.concatenate([self.rows.pixels[:8], *(pixels[:8] for _, pixels in decoded.values())])
+        stacked = np.concatenate([self.rows.pixels[:8], *(pixels[:8] for pixels in decoded.values())])
         return {
             "generated": captioned_grid(descriptive.pixels["vae"][:shown], descriptive.written[:shown]),
             "decoded": grid(stacked, columns=min(8, len(self.rows)), scale=3),
         }
 
-    @staticmethod
-    def _score(report: Any) -> list[float] | None:
-        """CLIP score of descriptive prompts through the plain decoder, with its interval: what decides on champions."""
-        rows = [one for one in report.generation if one.prompts == "descriptive" and one.decoder == "vae"]
-        figure = rows[0].clip_score if rows else None
-        return [figure.value, *(figure.ci95 or (figure.value, figure.value))] if figure else None
 
-    def promote(self, score: Sequence[float] | None) -> bool:
-        """Make the evaluated models champions, unless the last report's champion is clearly above them."""
-        last = self.ws.lake.record("evaluation_report", "report")
-        held = last.metadata.get("score") if last and last.metadata.get("promoted") else None
-        if held and score and held[1] > score[2]:
-            log.warning(
-                "latent_diffusion stays a candidate: its CLIP score %.1f lies clearly below the champion's %.1f",
-                score[0], held[0],
-            )  # fmt: skip
-            return False
-        for asset in (name for name in ("latent_diffusion", "consistency_decoder") if self.parents[name].registry):
-            record = self.parents[asset]
-            name, number = str(record.registry).rsplit("/", 1)
-            self.ws.tracker.set_alias(ModelVersion(name, number, self.ws.lake.uri(record.path)), "champion")
-        return True
+def promote(ws: Workspace, parents: Mapping[str, Record], report: Any) -> dict[str, Any]:
+    """Let each gated model that passes its own gate become champion; what the report's record keeps of it.
+
+    ``champions`` names those that passed. The text-to-image model passes unless the last one that passed
+    (``champion_score``) is clearly above it; the student passes where ``report.decoder_shortcomings`` is empty. Neither
+    gate looks at the other model.
+    """
+    last = ws.lake.record("evaluation_report", "report")
+    held = last.metadata.get("champion_score") if last else None
+    score = _score(report)
+    is_worse = False
+    if held and score and held[1] > score[2]:
+        is_worse = True
+        log.warning(
+            "latent_diffusion stays a candidate: its CLIP score %.1f lies clearly below the champion's %.1f",
+            score[0], held[0],
+        )  # fmt: skip
+    for shortcoming in report.decoder_shortcomings:
+        log.warning("consistency_decoder stays a candidate: %s", shortcoming)
+    gates = {"latent_diffusion": not is_worse, "consistency_decoder": not report.decoder_shortcomings}
+    champions = [asset for asset, is_passed in gates.items() if is_passed and parents[asset].registry]
+    for asset in champions:
+        record = parents[asset]
+        name, number = str(record.registry).rsplit("/", 1)
+        ws.tracker.set_alias(ModelVersion(name, number, ws.lake.uri(record.path)), "champion")
+    return {
+        "champions": champions,
+        "score": score,
+        "champion_score": held if is_worse else score,
+        "decoder_shortcomings": list(report.decoder_shortcomings),
+    }
+
+
+def _score(report: Any) -> list[float] | None:
+    """CLIP score of descriptive prompts through the plain decoder, with its interval: what decides on champions."""
+    rows = [one for one in report.generation if one.prompts == "descriptive" and one.decoder == "vae"]
+    figure = rows[0].clip_score if rows else None
+    return [figure.value, *(figure.ci95 or (figure.value, figure.value))] if figure else None
 
 
 def figures_from(values: Mapping[str, Sequence[Any]]) -> dict[str, Any]:
@@ -529,11 +511,3 @@ def draw_first_pictures(ws: Workspace) -> str:
     count = min(ws.recipe.evaluation.batch_size, len(described.texts))
     first = replace(described, texts=described.texts[:count], facts=None)
     return pictures_digest([evaluation.draw(first, first.texts, is_upsampled=False)], count)
-
-
-def git_commit() -> str | None:
-    """The checkout's commit, or None outside of one."""
-    done = subprocess.run(
-        ["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True, check=False
-    )
-    return done.stdout.strip() or None

@@ -12,7 +12,7 @@ import json
 import logging
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -86,10 +86,27 @@ def section_of(ws: Workspace, asset: str) -> Trained:
     return getattr(ws.recipe, asset)
 
 
-def train_model(ws: Workspace, asset: str) -> Outcome:
+@dataclass(frozen=True, slots=True)
+class KeptAs:
+    """The asset (and its partition) under which a trained model is kept.
+
+    ``parents`` names the partitions of those parents whose own version it does not learn from, but a study's.
+    """
+
+    asset: str
+    shard: str | None = None
+    parents: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def label(self) -> str:
+        """What progress lines call it."""
+        return self.asset if self.shard is None else f"{self.asset}[{self.shard}]"
+
+
+def train_model(ws: Workspace, asset: str, kept_as: KeptAs | None = None) -> Outcome:
     """Train (or reuse) a model asset, keep its folder in the lake and register its version as ``candidate``."""
-    stage, section = STAGES[asset], section_of(ws, asset)
-    inputs = {name: ws.parent(name).data_version for name in (stage.reads, *stage.parents)}
+    stage, section, kept_as = STAGES[asset], section_of(ws, asset), kept_as or KeptAs(asset)
+    inputs = {name: ws.parent(name, kept_as.parents.get(name)).data_version for name in (stage.reads, *stage.parents)}
     if stage.with_latents:
         inputs["latents"] = ",".join(record.data_version for record in ws.lake.records("latents").values())
     settings = {
@@ -101,22 +118,9 @@ def train_model(ws: Workspace, asset: str) -> Outcome:
     def make(fingerprint: str) -> Made:
         if stage.needs_truth and not ws.dataset.has_ground_truth:
             return Made("none", "", metadata={"not_made": f"data set {ws.dataset.name!r} has no ground truth"})
-        return fit_stage(ws, asset, fingerprint, inputs).made
+        return fit_stage(ws, asset, fingerprint, inputs, kept_as).made
 
-    return ws.materialize(asset, inputs, settings, make)
-
-
-@dataclass(frozen=True, slots=True)
-class KeptAs:
-    """The asset (and its partition) under which a trained model is kept."""
-
-    asset: str
-    shard: str | None = None
-
-    @property
-    def label(self) -> str:
-        """What progress lines call it."""
-        return self.asset if self.shard is None else f"{self.asset}[{self.shard}]"
+    return ws.materialize(asset, inputs, settings, make, kept_as.shard)
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +153,7 @@ def fit_stage(
     """Train what the stage of a model asset says, keep the folder and register its version as ``candidate``."""
     stage, section, kept_as = STAGES[asset], section_of(ws, asset), kept_as or KeptAs(asset)
     training = section.training
-    parents = [registry for name in stage.parents if (registry := ws.parent(name).registry)]
+    parents = [registry for name in stage.parents if (registry := ws.parent(name, kept_as.parents.get(name)).registry)]
     run = ws.tracker.start(
         ws.registry_name(kept_as.asset, kept_as.shard),
         section.model_dump(mode="json"),
@@ -224,7 +228,7 @@ def fit_model(gang: Gang, config: Mapping[str, Any]) -> Mapping[str, Any]:
     ws, asset, kept_as = open_workspace(config["workspace"]), config["asset"], config["kept_as"]
     folder = f"checkpoints/{kept_as.asset}-{config['fingerprint']}"
     checkpoints = Checkpoints(ws.lake, folder, section_of(ws, asset).training.num_checkpoints)
-    trainer = new_trainer(ws, asset, gang, checkpoints)
+    trainer = new_trainer(ws, asset, gang, checkpoints, kept_as.parents)
     run = ws.tracker.resume(config["run_id"]) if gang.rank == 0 else None
     followed = _follow(trainer, kept_as.label, run, Sketchbook(config["sampling"], checkpoints))
     with trainer.averaged_weights() as family:
@@ -243,7 +247,13 @@ def fit_model(gang: Gang, config: Mapping[str, Any]) -> Mapping[str, Any]:
     }
 
 
-def new_trainer(ws: Workspace, asset: str, gang: Gang | None = None, checkpoints: Checkpoints | None = None) -> Trainer:
+def new_trainer(
+    ws: Workspace,
+    asset: str,
+    gang: Gang | None = None,
+    checkpoints: Checkpoints | None = None,
+    parent_shards: Mapping[str, str] | None = None,
+) -> Trainer:
     """The training of a model asset before its first step: family, rows and parents from the lake."""
     import torch
 
@@ -253,7 +263,8 @@ def new_trainer(ws: Workspace, asset: str, gang: Gang | None = None, checkpoints
     section = section_of(ws, asset)
     torch.set_num_threads(section.training.num_threads)
     rows = family_rows(ws, asset)
-    parents = {name: ws.model_folder(name) for name in STAGES[asset].parents}
+    shards = parent_shards or {}
+    parents = {name: ws.model_folder(name, shards.get(name)) for name in STAGES[asset].parents}
 
     def build() -> Family:
         torch.manual_seed(section.training.seed)  # initial weights come from the process's generator
@@ -261,15 +272,15 @@ def new_trainer(ws: Workspace, asset: str, gang: Gang | None = None, checkpoints
 
     family = build()
     if isinstance(family, CachesInputs):
-        family.cache_inputs(_cache_of(ws, asset))
+        family.cache_inputs(_cache_of(ws, asset, shards))
     device = "cuda" if torch.cuda.is_available() and section.training.num_gpus_per_worker else "cpu"
     return Trainer(family, section.training, gang=gang, device=device, checkpoints=checkpoints, build=build)
 
 
-def _cache_of(ws: Workspace, asset: str) -> ArrayCache:
+def _cache_of(ws: Workspace, asset: str, shards: Mapping[str, str]) -> ArrayCache:
     """Arrays of a family in the scratch folder, under a name made of all that it is built from."""
     stage, split = STAGES[asset], ws.dataset.evaluation_fraction
-    versions = [ws.parent(name).data_version for name in (stage.reads, *stage.parents)]
+    versions = [ws.parent(name, shards.get(name)).data_version for name in (stage.reads, *stage.parents)]
     name = digest_of([section_of(ws, asset).model.model_dump(mode="json"), versions, split])
     return partial(_cached_array, Scratch(ws.lake, ws.scratch), f"{asset}/{name}")
 

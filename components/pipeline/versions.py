@@ -23,7 +23,7 @@ CODE_VERSIONS = {
     "text_encoder": "1",
     "latent_diffusion": "1",
     "diffusion_decoder": "1",
-    "consistency_decoder": "1",
+    "consistency_decoder": "2",
     "caption_blend_study": "2",
     "evaluation_report": "3",
 }

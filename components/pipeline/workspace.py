@@ -111,9 +111,9 @@ class Workspace:
         """Current records of a partitioned parent for these shards."""
         return [self.parent(asset, shard) for shard in shards]
 
-    def model_folder(self, asset: str) -> Path:
+    def model_folder(self, asset: str, shard: str | None = None) -> Path:
         """Local folder of the current version of a model asset."""
-        return self.lake.fetch_folder(self.parent(asset).path, self.scratch)
+        return self.lake.fetch_folder(self.parent(asset, shard).path, self.scratch)
 
     def registry_name(self, asset: str, shard: str | None = None) -> str:
         """The registered model's name in the tracker."""

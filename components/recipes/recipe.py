@@ -13,6 +13,7 @@ from components.captioning.quality import QualityConfig
 from components.contracts import Frozen, Resources
 from components.data.duplicates import NearDuplicates
 from components.data.ingest import IngestConfig
+from components.evaluation.decoder_gate import DecoderGateConfig
 from components.families.attribute_judge.config import JudgeConfig
 from components.families.captioner.config import CaptionerConfig
 from components.families.clip.config import ClipConfig
@@ -121,6 +122,12 @@ class StudyConfig(Frozen):
     num_curve_prompts: int = Field(default=100, description="Prompts of each kind at each point.", gt=0)
 
 
+class DecoderStudyConfig(Frozen):
+    """How far the study of the diffusion decoder and its student goes."""
+
+    num_seeds: int = Field(default=3, description="Trainings of teacher and student.", ge=1, le=9)
+
+
 class Recipe(Frozen):
     """The whole graph's configuration."""
 
@@ -144,7 +151,13 @@ class Recipe(Frozen):
     diffusion_decoder: Trained[DiffusionDecoderConfig]
     consistency_decoder: Trained[ConsistencyDecoderConfig]
     evaluation: EvaluationConfig
+    decoder_gate: DecoderGateConfig = Field(
+        default_factory=DecoderGateConfig, description="What the two-step decoder must show to become champion."
+    )
     study: StudyConfig = Field(default_factory=StudyConfig, description="The study of caption blends.")
+    decoder_study: DecoderStudyConfig = Field(
+        default_factory=DecoderStudyConfig, description="The study of the diffusion decoder and its student."
+    )
 
     def with_overrides(self, overrides: Mapping[str, str]) -> "Recipe":
         """The recipe with dotted fields replaced, for example ``latent_diffusion.training.num_steps=200``.

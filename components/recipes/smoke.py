@@ -1,6 +1,7 @@
 """The recipe ``smoke``: the whole graph in seconds per stage, to see that everything runs; nothing is learned well."""
 
 from components.captioning.quality import QualityConfig
+from components.evaluation.decoder_gate import DecoderGateConfig
 from components.families.attribute_judge.config import JudgeConfig
 from components.families.captioner.config import CaptionerConfig
 from components.families.clip.config import ClipConfig
@@ -11,7 +12,7 @@ from components.families.prompt_upsampler.config import PromptUpsamplerConfig
 from components.families.vae.config import VaeConfig
 from components.training.config import TrainingConfig
 
-from .recipe import DataConfig, EvaluationConfig, RecaptionConfig, Recipe, StudyConfig, Trained
+from .recipe import DataConfig, DecoderStudyConfig, EvaluationConfig, RecaptionConfig, Recipe, StudyConfig, Trained
 
 LENIENT = QualityConfig(
     max_rejected_fraction=1.0,
@@ -24,6 +25,16 @@ LENIENT = QualityConfig(
     max_word_drift=1.0,
     max_invented_fraction=1.0,
     max_golden_failures=1.0,
+)
+LENIENT_GATE = DecoderGateConfig(
+    max_fid_ratio=1000.0,
+    min_detail_ratio=0.0,
+    max_detail_ratio=1000.0,
+    max_scene_loss=1.0,
+    max_scene_loss_to_vae=1.0,
+    min_speedup=0.0,
+    must_beat_undistilled=False,
+    must_beat_vae=False,
 )
 
 
@@ -65,5 +76,7 @@ def smoke() -> Recipe:
             num_shown=8,
             num_suite_prompts=2,
         ),
+        decoder_gate=LENIENT_GATE,
         study=StudyConfig(num_seeds=1, num_points=2, num_curve_prompts=8),
+        decoder_study=DecoderStudyConfig(num_seeds=2),
     )

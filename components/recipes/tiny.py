@@ -60,8 +60,8 @@ def tiny() -> Recipe:
         ),
         diffusion_decoder=Trained(model=DiffusionDecoderConfig(), training=training(2500, 8, 3e-3, ema_decay=0.997)),
         consistency_decoder=Trained(
-            model=ConsistencyDecoderConfig(max_scales=16, solver="ddim"),
-            training=training(400, 8, 5e-4, ema_decay=0.98),
+            model=ConsistencyDecoderConfig(data_fraction=0.9, max_scales=16, num_annealing_steps=1600, solver="ddim"),
+            training=training(3200, 8, 3e-3, ema_decay=0.998),
         ),
         evaluation=EvaluationConfig(num_prompts=250, num_pictures=500, num_inference_steps=16, guidance_scale=3.0),
     )

@@ -1,9 +1,7 @@
 """The whole graph with the recipe ``smoke``, run once as a user would, and what it leaves behind."""
 
 import json
-import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,6 +11,7 @@ from components.data.lake import Lake
 from components.pipeline.graph import ORDER
 from components.pipeline.workspace import kind_of
 from tests.command_line import run
+from tests.outside import decoded_alike, outside
 
 pytestmark = [pytest.mark.smoke, pytest.mark.timeout(900)]
 
@@ -121,20 +120,6 @@ assert model.generate(pixel_values=torch.zeros(2, 3, 32, 32), max_new_tokens=4).
 STOCK["dsc_captioner"] = STOCK["ssc_captioner"]
 
 
-def outside(program: str, folder: Path, tmp_path: Path) -> str:
-    """Output of a program that sees the libraries but neither the repository nor its editable install."""
-    libraries = [p for p in sys.path if p.endswith("site-packages")]
-    header = f"import sys; sys.path[:0] = {libraries!r}; folder = {str(folder)!r}\n"
-    guard = "import importlib.util as u; assert not u.find_spec('components') and not u.find_spec('orchestration')\n"
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "hf"), "PYTHONPATH": ""}
-    done = subprocess.run(
-        [sys.executable, "-S", "-c", header + guard + program],
-        capture_output=True, text=True, check=False, cwd=tmp_path, env=environment,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-3000:]
-    return done.stdout.strip()
-
-
 @pytest.mark.parametrize("asset", sorted(STOCK))
 def test_models_load_without_atelier(lake, asset, tmp_path):
     outside(STOCK[asset], model_folder(lake, asset), tmp_path)
@@ -149,6 +134,15 @@ def test_the_same_seed_gives_the_same_picture_inside_and_outside(lake, tmp_path)
     prompt = "large red circle top left, on a gray background"
     inside = generate(load_pipeline(folder), [prompt], [7], num_inference_steps=4, guidance_scale=3.0)
     assert outside(STOCK["latent_diffusion"], folder, tmp_path) == hashlib.sha256(inside.tobytes()).hexdigest()
+
+
+def test_the_student_decodes_generated_latents_the_same_inside_and_outside(lake, tmp_path):
+    from components.families.latent_diffusion.sample import generate_latents, load_pipeline
+
+    pipeline = load_pipeline(model_folder(lake, "latent_diffusion"))
+    prompts = ["large red circle top left, on a gray background", "small blue star"]
+    latents = generate_latents(pipeline, prompts, [7, 8], num_inference_steps=4, guidance_scale=3.0, batch_size=2)
+    decoded_alike(model_folder(lake, "consistency_decoder"), latents, tmp_path)
 
 
 def test_a_second_demo_redoes_nothing(home, lake, report):

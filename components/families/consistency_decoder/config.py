@@ -23,6 +23,19 @@ class ConsistencyDecoderConfig(Frozen):
         description="Folder or hub id of a ConsistencyDecoderVAE of the teacher's architecture to start from; without "
         "one the student starts as its teacher.",
     )
+    data_fraction: float = Field(
+        default=0.0,
+        description="Share of rows that learn from the picture itself, at the two timesteps of sampling, instead of "
+        "from the teacher's step; lets the student surpass a teacher of short training.",
+        ge=0,
+        le=1,
+    )
+    first_step_fraction: float = Field(
+        default=0.2,
+        description="Share of those rows at timestep 1008; the others are at 512, which ends the picture.",
+        ge=0,
+        le=1,
+    )
     min_scales: int = Field(default=8, description="Timesteps on the grid at the start.", ge=2)
     max_scales: int = Field(default=32, description="Timesteps on the grid at the end.", ge=2, le=50)
     num_annealing_steps: int = Field(

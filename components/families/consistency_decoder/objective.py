@@ -2,6 +2,11 @@
 
 Notation of Song et al. 2023 (arXiv:2303.01469): x a picture in [-1, 1], z its latents, t_1 < ... < t_N the grid of
 timesteps, x_t the noisy picture, f_theta the student, f_theta- its target (a moving average), phi the teacher.
+
+Some rows learn from the picture instead: f_theta(x_t, t) is drawn to x itself, at the timesteps of sampling. That is
+the denoising term by which a student surpasses its teacher in consistency trajectory models (Kim et al. 2024,
+arXiv:2310.02279), and consistency training with t_n = 0, where f(x, 0) = x (Geng et al. 2025, arXiv:2406.14548). Where
+latents determine the picture, as they nearly do here, it has the same optimum as the distillation.
 """
 
 from __future__ import annotations
@@ -19,7 +24,7 @@ from components.data.image_statistics import detail_ratio, psnr
 from components.data.pictures import grid
 from components.diffusion.latent_decoder import condition, decode_latents, decode_with_vae, denoiser_of, to_pixel_values
 from components.diffusion.sampling import Solver, ddim_step, heun_step
-from components.diffusion.schedule import cosine_schedule, karras_timesteps
+from components.diffusion.schedule import TWO_STEPS, cosine_schedule, karras_timesteps
 
 from .config import ConsistencyDecoderConfig
 from .model import Distillation, new_distillation
@@ -31,7 +36,7 @@ _NUM_SHOWN = 8
 
 
 class ConsistencyObjective:
-    """The distance of f_theta at t_{n+1} to f_theta- at t_n, one teacher's step further (algorithm 2)."""
+    """The distance of f_theta at t_{n+1} to f_theta- at t_n, one teacher's step further (algorithm 2), or to x."""
 
     name = "consistency"
 
@@ -52,21 +57,37 @@ class ConsistencyObjective:
         if self.config.latent_noise:
             latents = latents + self.config.latent_noise * rng.normal("latent_noise", latents.shape[1:])
         features = condition(self.decoder, latents)
-        student, target, teacher = (
-            denoiser_of(unet, self.schedule, features) for unet in (self.student, self.target, self.teacher)
-        )
+        is_data = rng.uniform("kind") < self.config.data_fraction  # (B,)
         num_scales = num_scales_at(rng.step, self.config)
-        falling = karras_timesteps(self.schedule, num_scales).to(pixel_values.device)  # t_N, ..., t_1
-        place = (rng.uniform("scale") * (num_scales - 1)).long()  # (B,); algorithm 2: n ~ U[1, N - 1]
-        later, earlier = falling[place], falling[place + 1]  # t_{n+1} and t_n
+        later, earlier = self._timesteps(is_data, num_scales, rng)  # t_{n+1} and t_n
         noise = rng.normal("noise", pixel_values.shape[1:])
         noisy = self.schedule.add_noise(pixel_values, noise, later)  # x_{t_{n+1}} ~ N(x; t_{n+1}^2 I), in VP form
-        with torch.no_grad():
-            solved = self.solver(teacher, self.schedule, noisy, later, earlier)  # x^phi_{t_n}, equation 6
-            aim = target(solved, earlier)  # f_theta-(x^phi_{t_n}, t_n)
-        distance = pseudo_huber(student(noisy, later), aim, self.config.huber_scale)
-        # Equation 7 with lambda = 1
+        aim = pixel_values.clone()  # of the rows that learn from data
+        rows = torch.nonzero(~is_data).flatten()
+        if len(rows):
+            aim[rows] = self._distilled(noisy[rows], later[rows], earlier[rows], features[rows]).to(aim.dtype)
+        denoised = denoiser_of(self.student, self.schedule, features)(noisy, later)  # f_theta(x_{t_{n+1}}, t_{n+1})
+        distance = pseudo_huber(denoised, aim, self.config.huber_scale)  # equation 7 with lambda = 1
         return Loss(distance.mean(), {"num_scales": torch.tensor(float(num_scales))})
+
+    def _timesteps(self, is_data: torch.Tensor, num_scales: int, rng: StepRandom) -> tuple[torch.Tensor, torch.Tensor]:
+        """t_{n+1} and t_n of each row, int64 (B,): neighbours on the grid, or a timestep of sampling and 0."""
+        falling = karras_timesteps(self.schedule, num_scales).to(is_data.device)  # t_N, ..., t_1
+        uniform = rng.uniform("scale")
+        place = (uniform * (num_scales - 1)).long()  # algorithm 2: n ~ U[1, N - 1]
+        first, second = (torch.full_like(place, timestep) for timestep in TWO_STEPS)
+        of_sampling = torch.where(uniform < self.config.first_step_fraction, first, second)
+        later = torch.where(is_data, of_sampling, falling[place])
+        return later, torch.where(is_data, torch.zeros_like(later), falling[place + 1])
+
+    @torch.no_grad()
+    def _distilled(
+        self, noisy: torch.Tensor, later: torch.Tensor, earlier: torch.Tensor, features: torch.Tensor
+    ) -> torch.Tensor:
+        """f_theta-(x^phi_{t_n}, t_n): what the target makes of the teacher's step (algorithm 2)."""
+        teacher, target = (denoiser_of(unet, self.schedule, features) for unet in (self.teacher, self.target))
+        solved = self.solver(teacher, self.schedule, noisy, later, earlier)  # x^phi_{t_n}, equation 6
+        return target(solved, earlier)
 
     def after_step(self, step: int) -> None:
         """theta- <- mu theta- + (1 - mu) theta (equation 8)."""

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import scipy.linalg
 
-from components.evaluation.fid import fid, frechet_distance, kid
+from components.evaluation.fid import fid, frechet_distance, kid, paired_fid
 
 
 def features(number: int, size: int, shift: float = 0.0, seed: int = 0) -> np.ndarray:
@@ -85,3 +85,16 @@ def test_features_that_cannot_be_compared_are_refused() -> None:
     broken[2, 1] = np.nan
     with pytest.raises(ValueError, match="reference hold values that are not finite"):
         fid(features(5, 3), broken)
+
+
+def test_pairs_have_the_same_distance_and_a_narrower_interval() -> None:
+    originals = features(400, 8)
+    changed = originals + 0.05 * features(400, 8, seed=1)
+    paired, unpaired = paired_fid(changed, originals), fid(changed, originals)
+    assert paired.value == pytest.approx(unpaired.value)
+    assert paired.ci95 is not None
+    assert unpaired.ci95 is not None
+    assert paired.ci95[0] <= paired.value <= paired.ci95[1]
+    assert paired.ci95[1] - paired.ci95[0] < 0.2 * (unpaired.ci95[1] - unpaired.ci95[0])
+    with pytest.raises(ValueError, match="399 pictures and of 400 originals are no pairs"):
+        paired_fid(changed[1:], originals)

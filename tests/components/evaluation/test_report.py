@@ -255,6 +255,20 @@ def test_a_judge_that_cannot_read_is_not_to_be_trusted() -> None:
     assert "say little" not in verdict(REPORT)[-1]
 
 
+def test_a_student_that_failed_its_gate_is_said_to_be_a_candidate() -> None:
+    undistilled = DecoderFigures(num_inference_steps=2, fid=figure(0.3), detail_ratio=figure(0.958))
+    report = REPORT.model_copy(
+        update={
+            "decoder": {**REPORT.decoder, "teacher_2": undistilled},
+            "decoder_shortcomings": ("FID 0.5 is too high", "detail ratio 0.7 is too low"),
+        }
+    )
+    said = verdict(report)
+    assert "Its teacher, undistilled in as many steps, draws 95.8 % of the fine detail at FID 0.3." in said
+    assert "The consistency decoder stays a candidate: FID 0.5 is too high; detail ratio 0.7 is too low." in said
+    assert not any("stays a candidate" in sentence for sentence in verdict(REPORT))
+
+
 def test_nothing_measured_gives_no_verdict() -> None:
     assert verdict(Report(dataset="emoji", recipe="tiny", atelier_version="0.1.0", seed=0)) == ()
 

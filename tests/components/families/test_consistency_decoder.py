@@ -8,7 +8,8 @@ from diffusers import AutoencoderKL, ConsistencyDecoderVAE
 from components.contracts import Rows
 from components.data.scene_graph import key_for, scene_for
 from components.data.scene_rendering import render
-from components.diffusion.latent_decoder import row_generators, to_pixel_values, to_pixels
+from components.diffusion.latent_decoder import condition, denoiser_of, row_generators, to_pixel_values, to_pixels
+from components.diffusion.schedule import cosine_schedule
 from components.families.consistency_decoder.config import ConsistencyDecoderConfig
 from components.families.consistency_decoder.objective import ConsistencyDecoder, num_scales_at, pseudo_huber
 from components.families.consistency_decoder.sample import decode, load_consistency_decoder
@@ -16,6 +17,7 @@ from components.families.diffusion_decoder.config import DiffusionDecoderConfig
 from components.training.config import TrainingConfig
 from components.training.loop import Trainer
 from components.training.randomness import SeededRandom
+from tests.outside import decoded_alike
 
 SMALL = ConsistencyDecoderConfig(min_scales=4, max_scales=8, num_annealing_steps=10, num_teacher_steps=3)
 TRAINING = TrainingConfig(num_steps=30, batch_size=16, learning_rate=2e-3, precision="fp32")
@@ -77,6 +79,41 @@ def test_loss_of_a_fixed_batch_falls_and_the_teacher_stays(parents: dict[str, Pa
     assert float(objective.loss(batch, rng).value.detach()) < 0.97 * before
     for name, value in family.distillation.teacher.state_dict().items():
         assert torch.equal(value, teacher[name])
+
+
+def test_rows_of_data_are_drawn_to_their_picture_at_the_timesteps_of_sampling(parents: dict[str, Path]) -> None:
+    config = SMALL.model_copy(update={"data_fraction": 1.0, "first_step_fraction": 0.5})
+    family = config.build(*_rows(), parents)
+    (objective,) = family.objectives()
+    rng = SeededRandom(5, 0, np.arange(16))
+    batch = family.batch(np.arange(16), rng)
+    schedule = cosine_schedule()
+    timesteps = torch.where(rng.uniform("scale") < 0.5, 1008, 512)
+    assert set(timesteps.tolist()) == {1008, 512}
+    noisy = schedule.add_noise(batch["pixel_values"], rng.normal("noise", (3, 16, 16)), timesteps)
+    decoder = family.distillation.decoder
+    denoiser = denoiser_of(decoder.decoder_unet, schedule, condition(decoder, batch["latents"]))
+    expected = pseudo_huber(denoiser(noisy, timesteps), batch["pixel_values"], config.huber_scale).mean()
+    torch.testing.assert_close(objective.loss(batch, rng).value, expected)
+
+
+def test_rows_of_data_leave_the_others_to_the_teacher(parents: dict[str, Path]) -> None:
+    rng = SeededRandom(5, 10, np.arange(16))
+    losses = {}
+    for share in (0.0, 0.5, 1.0):
+        family = SMALL.model_copy(update={"data_fraction": share}).build(*_rows(), parents)
+        with torch.no_grad():  # a teacher that says something else, so that its rows can be told
+            family.distillation.teacher.conv_out.bias += 0.5
+        (objective,) = family.objectives()
+        losses[share] = [
+            float(objective.loss(family.batch(rows, rows_rng), rows_rng).value)
+            for row in range(16)
+            for rows, rows_rng in [(np.array([row]), SeededRandom(5, 10, np.array([row])))]
+        ]
+    is_data = (rng.uniform("kind") < 0.5).tolist()
+    assert 0 < sum(is_data) < 16
+    for mixed, distilled, data, is_drawn in zip(losses[0.5], losses[0.0], losses[1.0], is_data, strict=True):
+        assert mixed == (data if is_drawn else distilled)
 
 
 def test_target_follows_the_student_slowly(family: ConsistencyDecoder) -> None:
@@ -143,6 +180,11 @@ def test_saved_folder_decodes_the_same_in_the_stock_class(family: ConsistencyDec
     difference = np.abs(inside.astype(int) - to_pixels(sample).astype(int))
     assert difference.max() <= 1  # a rounding step of 1/255
     assert inside.shape == (8, 16, 16, 3)
+
+
+def test_saved_folder_decodes_the_same_without_atelier(family: ConsistencyDecoder, tmp_path: Path) -> None:
+    family.save(tmp_path / "student")
+    decoded_alike(tmp_path / "student", family.shown_latents, tmp_path)
 
 
 def test_other_numbers_of_steps_are_refused(family: ConsistencyDecoder) -> None:

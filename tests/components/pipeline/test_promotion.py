@@ -1,0 +1,107 @@
+"""Which evaluated models become champion: each passes or fails its own gate."""
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from components.data.lake import Record
+from components.evaluation.decoder_gate import DecoderGateConfig, shortcomings
+from components.evaluation.figures import DecoderFigures, GenerationFigures, Report
+from components.evaluation.intervals import Figure
+from components.pipeline.report import promote
+from components.pipeline.workspace import Workspace
+from tests.workspaces import scenes_workspace
+
+GATED = ("latent_diffusion", "consistency_decoder")
+
+
+@pytest.fixture
+def ws(tmp_path: Path) -> Workspace:
+    return scenes_workspace(tmp_path, {})
+
+
+def parents_of(ws: Workspace) -> dict[str, Record]:
+    """Records of a newly registered version of each gated model, which is a candidate."""
+    records = {}
+    for asset in GATED:
+        name = ws.registry_name(asset)
+        version = ws.tracker.register(name, ws.lake.uri(f"models/{asset}/v"), run=None, tags={}, parents=[])
+        ws.tracker.set_alias(version, "candidate")
+        records[asset] = Record(
+            asset, "model", "scenes", "smoke", "f", "v", f"models/{asset}/v", registry=f"{name}/{version.version}"
+        )
+    return records
+
+
+def report_of(clip_score: float, student_fid: float) -> Report:
+    figures = {"vae": (2.4, 0.7, 900.0), "teacher": (0.5, 1.0, 20.0), "teacher_2": (0.4, 0.95, 240.0)}
+    figures["consistency"] = (student_fid, 0.99, 240.0)
+    decoders = {
+        name: DecoderFigures(
+            num_inference_steps=25 if name == "teacher" else 2,
+            fid=Figure(fid, None, 9),
+            detail_ratio=Figure(detail, None, 9),
+            images_per_second=Figure(rate, None, 9),
+        )
+        for name, (fid, detail, rate) in figures.items()
+    }
+    return Report(
+        dataset="scenes",
+        recipe="smoke",
+        atelier_version="0",
+        seed=0,
+        generation=(
+            GenerationFigures(
+                model="dsc-95",
+                prompts="descriptive",
+                upsampled=False,
+                decoder="vae",
+                num_prompts=9,
+                clip_score=Figure(clip_score, (clip_score - 1, clip_score + 1), 9),
+            ),
+        ),
+        decoder=decoders,
+        decoder_shortcomings=shortcomings(decoders, DecoderGateConfig()),
+    )
+
+
+def remember(ws: Workspace, promotion: Mapping[str, Any]) -> None:
+    """Make the report that promoted the last one."""
+    report = Record("evaluation_report", "report", "scenes", "smoke", "f", "v", "reports/v")
+    ws.lake.set_current(dataclasses.replace(report, metadata=dict(promotion)))
+
+
+def champions(ws: Workspace) -> dict[str, str | None]:
+    found = {asset: ws.tracker.by_alias(ws.registry_name(asset), "champion") for asset in GATED}
+    return {asset: version and version.version for asset, version in found.items()}
+
+
+def test_both_become_champion_where_both_pass(ws: Workspace) -> None:
+    promotion = promote(ws, parents_of(ws), report_of(70, 0.3))
+    assert promotion["champions"] == list(GATED)
+    assert promotion["decoder_shortcomings"] == []
+    assert champions(ws) == {"latent_diffusion": "1", "consistency_decoder": "1"}
+
+
+def test_a_failing_student_stays_a_candidate_and_keeps_nobody_else_back(ws: Workspace) -> None:
+    remember(ws, promote(ws, parents_of(ws), report_of(70, 0.3)))
+    promotion = promote(ws, parents_of(ws), report_of(71, 0.45))
+    assert promotion["champions"] == ["latent_diffusion"]
+    assert promotion["decoder_shortcomings"] == ["FID 0.45 is not below 0.4 of the undistilled teacher in two steps"]
+    assert champions(ws) == {"latent_diffusion": "2", "consistency_decoder": "1"}
+    candidate = ws.tracker.by_alias(ws.registry_name("consistency_decoder"), "candidate")
+    assert candidate is not None
+    assert candidate.version == "2"
+
+
+def test_a_worse_text_to_image_model_keeps_no_student_back(ws: Workspace) -> None:
+    remember(ws, promote(ws, parents_of(ws), report_of(70, 0.3)))
+    promotion = promote(ws, parents_of(ws), report_of(60, 0.3))
+    assert promotion["champions"] == ["consistency_decoder"]
+    assert champions(ws) == {"latent_diffusion": "1", "consistency_decoder": "2"}
+    remember(ws, promotion)  # the champion to beat is still the first
+    assert promote(ws, parents_of(ws), report_of(60, 0.3))["champions"] == ["consistency_decoder"]
+    assert promote(ws, parents_of(ws), report_of(69, 0.3))["champions"] == list(GATED)
