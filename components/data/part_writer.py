@@ -33,5 +33,5 @@ def spooled_part(
                 writer.write_table(contract.schema.empty_table())
         file.flush()
         file.seek(0)
-        digest = hashlib.file_digest(file, "sha256").hexdigest()[:16]
+        digest = hashlib.file_digest(file.file, "sha256").hexdigest()[:16]
         yield Path(file.name), digest
