@@ -147,11 +147,13 @@ class _Shard:
 
     def __init__(self, ws: Workspace, plan: ExportPlan, entry: Mapping[str, Any], opted_out: frozenset[str]) -> None:
         self.ws, self.plan, self.name, self.opted_out = ws, plan, entry["shard"], opted_out
+        self.set_aside = frozenset(entry.get("set_aside", ()))  # numbers of rows that are copies of others
         self.part = ws.lake.record_of("raw_pairs", "table", entry["data_version"], entry["shard"])
         self.captions = self._captions()
         version = self.captions.data_version if self.captions else None
         keys = sorted(opted_out) if opted_out else []
-        self.fingerprint = digest_of([_settings(ws, plan), self.part.data_version, version, keys])
+        left_out = [keys, sorted(self.set_aside)]
+        self.fingerprint = digest_of([_settings(ws, plan), self.part.data_version, version, left_out])
 
     def _captions(self) -> Record | None:
         record = self.ws.lake.record("recaptioned", "table", self.name)
@@ -218,13 +220,13 @@ class _Shard:
         if self.captions is not None:
             written = {row["key"]: row for row in self.ws.lake.read_table(self.captions.path).to_pylist()}
         columns = ["key", "image", "width", "height", "sha256", "source_sha256", "caption", "source", "license"]
-        for batch in self.ws.lake.batches(self.part.path, columns):
-            for raw in batch.to_pylist():
-                row = self._row(raw, written.get(raw["key"], {}))
-                if isinstance(row, str):
-                    left_out[row] += 1
-                else:
-                    yield row, raw["image"]
+        stored = (raw for batch in self.ws.lake.batches(self.part.path, columns) for raw in batch.to_pylist())
+        for number, raw in enumerate(stored):
+            row = "a copy" if number in self.set_aside else self._row(raw, written.get(raw["key"], {}))
+            if isinstance(row, str):
+                left_out[row] += 1
+            else:
+                yield row, raw["image"]
 
     def _row(self, raw: Row, written: Row) -> Row | str:
         """A row as it leaves, or why it stays."""

@@ -26,13 +26,24 @@ from components.data.storage import PARTIAL, FileInfo
 from .lineage import ancestry
 from .study import ASSET as STUDY
 from .versions import CODE_VERSIONS
-from .workspace import Workspace
+from .workspace import Workspace, kind_of
 
 MIN_AGE_HOURS = 24.0
-_ASSETS = "|".join(("rejected", *CODE_VERSIONS))
 UNKNOWN = "unknown"
 _FOLDER = re.compile(rf"(.*?/(?:[0-9a-f]{{16}}|\.[^/]*{re.escape(PARTIAL)}))/.+")
-_OURS = re.compile(rf"(models/|reports/)?({_ASSETS})/.+")  # below an asset's folder everything is the lake's own
+_PLACES = "|".join(["rejected", *(re.escape(Lake.place(asset, kind_of(asset))) for asset in CODE_VERSIONS)])
+_NAMES = "|".join(
+    (
+        r"[0-9a-f]{16}(?:\.parquet|\.json|\.[\w-]+\.png|\.drawn\.npz|/.+)",
+        rf".+{re.escape(RECORD)}",
+        r"ssc/\d+,dsc/\d+\.[\w-]+\.png",  # beside the champions' records
+    )
+)
+_OURS = re.compile(rf"(?:{_PLACES})/(?:[^/]+/)?(?:{_NAMES})")  # a lake may share its bucket with other things
+
+
+class UnknownRegistry(RuntimeError):
+    """The registry does not know the models in use, so it cannot say which old ones are registered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +121,7 @@ class _Named:
         kept = list(records.values())
         if superseded:
             current = [record for path, record in records.items() if path.endswith(CURRENT)]
-            roots = current + [record for record in records.values() if _is_registered(ws, record)]
+            roots = current + _registered(ws, list(records.values()), current)
             kept = roots + [parent for root in roots for parent in ancestry(self.lake, root)[0]]
         for record in kept:
             self._name(record)
@@ -144,9 +155,16 @@ class _Named:
         return "superseded" if name.endswith(RECORD) else "no record names it"
 
 
-def _is_registered(ws: Workspace, record: Record) -> bool:
-    """Whether a model version of the registry lies in a record's folder."""
-    if record.kind != "model" or not record.registry:
-        return False
-    name = ws.registry_name(record.asset, record.shard)
-    return any(version.uri == ws.lake.uri(record.path) for version in ws.tracker.versions(name))
+def _registered(ws: Workspace, records: Sequence[Record], current: Sequence[Record]) -> list[Record]:
+    """The records whose folders a registered model version points at; the registry must know the current ones."""
+    models = [record for record in records if record.kind == "model" and record.registry]
+    names = {ws.registry_name(record.asset, record.shard) for record in models}
+    versions = [version for name in sorted(names) for version in ws.tracker.versions(name)]
+    known, uris = {str(version) for version in versions}, {version.uri for version in versions}
+    lost = [record.registry for record in current if record in models and record.registry not in known]
+    if lost:
+        raise UnknownRegistry(
+            f"the registry {ws.tracker.uri} does not know {lost[0]}, which is in use: set MLFLOW_TRACKING_URI to the "
+            "registry that this lake's models were registered in"
+        )
+    return [record for record in models if record.registry in known or ws.lake.uri(record.path) in uris]

@@ -34,7 +34,7 @@ from .workspace import Workspace, kind_of
 
 ROW_COLUMNS = ["key", "sha256", "source_sha256", "width", "height", "perceptual_hash", "caption", "source", "license"]
 MANIFESTS = ("image_set", "training_set")
-Standing = Literal["trained on", "evaluation", "opted out", "captions rejected"]
+Standing = Literal["trained on", "evaluation", "opted out", "copy of another row", "captions rejected"]
 
 
 class NotInLake(LakeError):
@@ -209,6 +209,7 @@ class Ledger:
         self._manifests: dict[str, Any] = {}
         self._entries: dict[str, set[tuple[str | None, str]]] = {}
         self._rejected: dict[str, set[str]] = {}
+        self._copies: dict[str, set[str]] = {}
 
     def version(self, record: Record) -> Version:
         """A record as answers name it."""
@@ -363,7 +364,7 @@ class Ledger:
             return pq.read_table(file, columns=columns, filters=filters).to_pylist()
 
     def _rejections(self, key: str) -> Iterator[dict[str, str]]:
-        for part in self.of("raw_pairs"):
+        for part in self.of("raw_pairs", "image_set"):
             if part.metadata.get("rejected_path"):
                 yield from self._read(part.metadata["rejected_path"], [("key", "==", key)])
 
@@ -390,11 +391,25 @@ class Ledger:
     def _standing(self, key: str, manifest: Record, images: Record) -> Standing:
         if key in self.manifest(images)["opted_out"]:
             return "opted out"
+        if key in self._set_aside(images):
+            return "copy of another row"
         if split_of(key, self.ws.dataset.evaluation_fraction) == "evaluation":
             return "evaluation"
         if manifest.asset == "training_set" and key in self._rejected_captions(manifest):
             return "captions rejected"
         return "trained on"
+
+    def _set_aside(self, images: Record) -> set[str]:
+        """Keys that an image set leaves out because they are copies of others."""
+        if images.path not in self._copies:
+            self._copies[images.path] = {
+                keys[row].as_py()
+                for entry in self.manifest(images)["shards"]
+                if entry.get("set_aside")
+                for keys in [self.lake.read_table(entry["path"], ["key"])["key"]]
+                for row in entry["set_aside"]
+            }
+        return self._copies[images.path]
 
     def _rejected_captions(self, training_set: Record) -> set[str]:
         """Keys whose captions a training set leaves out."""

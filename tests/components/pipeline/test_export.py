@@ -21,6 +21,7 @@ from components.data.storage import Storage, StorageError
 from components.data.webdataset_reader import WebdatasetReader
 from components.pipeline.export import ExportError, ExportPlan, default_caption, export, file_name
 from components.pipeline.ingest import build_image_set
+from components.pipeline.lineage import Ledger
 from components.pipeline.workspace import UnfitParent, Workspace
 from tests.finished_lake import finished_lake
 from tests.s3 import Fault, FaultyProxy
@@ -236,3 +237,16 @@ def test_an_export_to_s3_that_breaks_off_goes_on_where_it_stood(
     assert not [r.path for r in s3.requests[start:] if r.method == "PUT" and "/out/00000" in r.path]
     there = {p: hashlib.sha256(data).hexdigest() for p, data in storage.read_many(list(storage.files())).items()}
     assert there == digests(exported(ws, tmp_path, form))
+
+
+def test_copies_that_the_image_set_leaves_out_stay(tmp_path: Path) -> None:
+    ws = finished_lake(tmp_path, rows_per_shard=8).ws
+    record, images = ws.read_manifest("image_set")
+    key = ws.lake.read_table(images["shards"][0]["path"])["key"][2].as_py()
+    images["shards"][0]["set_aside"] = [2]
+    ws.lake.write_json(record.path, images)
+    first, _ = export(ws, str(tmp_path / "out"), ExportPlan("webdataset", "caption"))
+    assert (first.num_rows, first.left_out) == (7, {"a copy": 1})
+    assert key not in [row.key for row in READERS["webdataset"](tmp_path / "out").read(0)]
+    assert {one.standing for one in Ledger(ws).row(key).sets} == {"copy of another row"}
+    assert Ledger(ws).row(key).models == []

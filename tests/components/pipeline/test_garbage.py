@@ -8,12 +8,13 @@ import pytest
 
 from components.data.lake import Lake
 from components.pipeline.captions import build_training_set
-from components.pipeline.garbage import find_garbage, remove
+from components.pipeline.garbage import UnknownRegistry, find_garbage, remove
 from components.pipeline.ingest import build_image_set
 from components.pipeline.lineage import Ledger
 from components.pipeline.rows import load_rows
 from components.pipeline.verify import verify
 from components.pipeline.workspace import Workspace
+from components.tracking import open_tracker
 from tests.finished_lake import Finished, finished_lake, keep_model
 from tests.s3 import FaultyProxy
 from tests.writers import AtFileSize, caption_all, contents, start, write_lake
@@ -127,6 +128,28 @@ def test_superseded_versions_stay_while_a_registered_model_rests_on_them(finishe
     assert build_image_set(ws).is_reused
     assert build_training_set(ws).is_reused
     assert all(one.is_equal for one in verify(ws, ("raw_pairs", "image_set", "training_set")))
+
+
+def test_another_registry_is_no_reason_to_remove_anything(finished: Finished, tmp_path: Path) -> None:
+    elsewhere = dataclasses.replace(finished.ws, tracker=open_tracker(f"local:{tmp_path / 'another'}"))
+    with pytest.raises(UnknownRegistry, match=r"does not know scenes-smoke-\w+/\d+, which is in use: set MLFLOW"):
+        garbage_of(elsewhere, superseded=True)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "clip/weights.bin",
+        "latents/mine.parquet",
+        "models/mine/config.json",
+        "image_set.json",
+        "vae/0123456789abcdef.json",
+    ],
+)
+def test_what_the_lake_does_not_name_that_way_is_not_the_lakes(path: str, finished: Finished) -> None:
+    finished.ws.lake.write_bytes(path, b"somebody's")
+    garbage = garbage_of(finished.ws)
+    assert (garbage.leftovers, garbage.unknown) == ([], [path])
 
 
 def unregister(ws: Workspace, finished: Finished, name: str) -> None:
