@@ -127,6 +127,8 @@ def repeated_phrase(words: Sequence[str]) -> str | None:
     for size in range(1, LONGEST_LOOP + 1):
         times = 3 if size < 3 else 2
         for start in range(len(words) - times * size + 1):
+            if words[start] != words[start + size]:
+                continue  # most places end here, without a slice
             phrase = words[start : start + size]
             if all(words[start + n * size : start + (n + 1) * size] == phrase for n in range(1, times)):
                 return " ".join(phrase)
