@@ -38,7 +38,7 @@ from .progress import silence_libraries
 from .provenance import git_commit
 from .rows import in_memory, load_rows, subset
 from .study import ASSET as STUDY
-from .study import UPSAMPLED, finished_arms, read_drawn
+from .study import LONG, UPSAMPLED, finished_arms, read_drawn
 from .train import STAGES
 from .workspace import Made, Outcome, Workspace, kind_of
 
@@ -416,8 +416,11 @@ class _Evaluation:
     def _plots(self, report: Any) -> dict[str, Any]:
         from components.evaluation.plots import curves, interval_bars, loss_curves
 
-        is_comparison = len({point.model for point in report.curves}) > 1
-        plots = {"Caption blends over training": curves(report.curves)} if is_comparison else {}
+        plots = {}
+        for is_long, budget in ((False, ""), (True, ", trained longer")):  # on axes of their own
+            points = [point for point in report.curves if point.model.endswith(LONG) is is_long]
+            if len({point.model for point in points}) > 1:
+                plots[f"Caption blends over training{budget}"] = curves(points)
         for prompts in dict.fromkeys(one.prompts for one in report.generation):
             rows = [one for one in report.generation if one.prompts == prompts and one.decoder == "vae"]
             bars = {one.model: one.clip_score for one in rows if not one.upsampled and one.clip_score}

@@ -64,20 +64,24 @@ BLENDS: Mapping[str, Blend] = {
 }
 MAX_SEEDS = 5
 DEMO_ARM = "raw-seed0"  # trained beside the main model, so that every user sees what captions do on their data
-ARMS = tuple(f"{blend}-seed{seed}" for seed in range(MAX_SEEDS) for blend in BLENDS)
+LONG = "-long"  # the same blend trained for more steps
+LONG_ARMS = (f"raw{LONG}-seed0", f"dsc-95{LONG}-seed0")
+ARMS = (*(f"{blend}-seed{seed}" for seed in range(MAX_SEEDS) for blend in BLENDS), *LONG_ARMS)
 
 
 def arms_of(recipe: Recipe, dataset: Dataset) -> list[str]:
-    """The arms that the recipe asks for: all blends with one seed, then with the next; no oracle without truth."""
-    return [
-        arm
-        for arm in ARMS
-        if seed_of(arm) < recipe.study.num_seeds and (blend_of(arm) != "oracle" or dataset.has_ground_truth)
-    ]
+    """The arms that the recipe asks for: all blends with one seed, then with the next, then the long trainings.
+
+    There is no oracle without ground truth.
+    """
+    asked = [arm for arm in ARMS if seed_of(arm) < recipe.study.num_seeds]
+    if recipe.study.long_factor == 1:
+        asked = [arm for arm in asked if arm not in LONG_ARMS]
+    return [arm for arm in asked if blend_of(arm) != "oracle" or dataset.has_ground_truth]
 
 
 def blend_of(arm: str) -> str:
-    """``dsc-95`` of ``dsc-95-seed0``."""
+    """``dsc-95`` of ``dsc-95-seed0``, ``raw-long`` of ``raw-long-seed0``."""
     return arm.rpartition("-seed")[0]
 
 
@@ -87,13 +91,19 @@ def seed_of(arm: str) -> int:
 
 
 def section_of_arm(ws: Workspace, arm: str) -> Trained[LatentDiffusionConfig]:
-    """The recipe's ``latent_diffusion`` with the arm's blend and seed, and nothing else changed."""
-    section, blend = ws.recipe.latent_diffusion, BLENDS[blend_of(arm)]
+    """The recipe's ``latent_diffusion`` with the arm's blend, seed and (in a long arm) steps, and no other change."""
+    section, blend = ws.recipe.latent_diffusion, BLENDS[blend_of(arm).removesuffix(LONG)]
+    changed: dict[str, Any] = {"seed": section.training.seed + seed_of(arm)}
+    if arm in LONG_ARMS:
+        changed |= {
+            "num_steps": section.training.num_steps * ws.recipe.study.long_factor,
+            "compile": ws.recipe.study.compiles_long_arms,
+        }
     return Trained(
         model=section.model.model_copy(
             update={"synthetic_kind": blend.synthetic_kind, "synthetic_fraction": blend.synthetic_fraction}
         ),
-        training=section.training.model_copy(update={"seed": section.training.seed + seed_of(arm)}),
+        training=section.training.model_copy(update=changed),
     )
 
 
@@ -101,8 +111,9 @@ def train_arm(ws: Workspace, arm: str) -> Outcome:
     """Train (or reuse) one arm, draw held-out prompts with it and measure the pictures."""
     if arm not in arms_of(ws.recipe, ws.dataset):
         raise UnfitParent(
-            f"{ASSET}[{arm}] is not asked for: study.num_seeds is {ws.recipe.study.num_seeds} in recipe "
-            f"{ws.recipe.name!r}" + ("" if ws.dataset.has_ground_truth else ", and only scenes has an oracle")
+            f"{ASSET}[{arm}] is not asked for: study.num_seeds is {ws.recipe.study.num_seeds} and study.long_factor "
+            f"{ws.recipe.study.long_factor} in recipe {ws.recipe.name!r}"
+            + ("" if ws.dataset.has_ground_truth else ", and only scenes has an oracle")
         )
     inputs, settings = identity_of(ws, arm)
     return ws.materialize(ASSET, inputs, settings, lambda fingerprint: _Arm(ws, arm).run(fingerprint, inputs), arm)
@@ -140,7 +151,7 @@ def identity_of(ws: Workspace, arm: str) -> tuple[dict[str, str], Any]:
         "section": section_of_arm(ws, arm).model_dump(mode="json"),
         "evaluation": evaluation,
         "upsampler": upsampler_settings(ws),
-        "study": ws.recipe.study.model_dump(mode="json", exclude={"num_seeds"}),
+        "study": ws.recipe.study.model_dump(mode="json", exclude={"num_seeds", "long_factor", "compiles_long_arms"}),
     }
     return inputs, settings
 

@@ -118,6 +118,14 @@ class StudyConfig(Frozen):
     """How far the study of caption blends goes."""
 
     num_seeds: int = Field(default=3, description="Trainings of each blend.", ge=1, le=5)
+    long_factor: int = Field(
+        default=12,
+        description="Two blends (raw, dsc-95) are trained once more for so many times the steps; 1: not.",
+        ge=1,
+    )
+    compiles_long_arms: bool = Field(
+        default=True, description="Compile these two, where it pays; needs a C++ compiler on CPUs."
+    )
     num_points: int = Field(default=4, description="Points of the curves over training steps.", ge=1)
     num_curve_prompts: int = Field(default=100, description="Prompts of each kind at each point.", gt=0)
 

@@ -77,6 +77,6 @@ def smoke() -> Recipe:
             num_suite_prompts=2,
         ),
         decoder_gate=LENIENT_GATE,
-        study=StudyConfig(num_seeds=1, num_points=2, num_curve_prompts=8),
+        study=StudyConfig(num_seeds=1, long_factor=1, num_points=2, num_curve_prompts=8),
         decoder_study=DecoderStudyConfig(num_seeds=2),
     )

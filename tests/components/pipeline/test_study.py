@@ -33,6 +33,17 @@ def test_all_blends_come_once_before_any_comes_again(ws):
     assert arms[0] == DEMO_ARM
 
 
+def test_two_blends_are_trained_longer_at_the_end(ws):
+    ws = ws.with_recipe(ws.recipe.with_overrides({"study.long_factor": "12"}))
+    assert arms_of(ws.recipe, ws.dataset)[-2:] == ["raw-long-seed0", "dsc-95-long-seed0"]
+    long, usual = (section_of_arm(ws, arm) for arm in ("dsc-95-long-seed0", "dsc-95-seed0"))
+    assert long.model == usual.model
+    assert long.training.num_steps == 12 * usual.training.num_steps
+    assert long.training.compile
+    more = {"num_steps": usual.training.num_steps, "compile": False}
+    assert long.training.model_copy(update=more) == usual.training
+
+
 def test_there_is_no_oracle_without_ground_truth(ws, monkeypatch):
     monkeypatch.setenv("EMOJI_URI", "unused")
     emoji = load_dataset("emoji")
