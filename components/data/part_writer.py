@@ -32,6 +32,7 @@ def spooled_part(
             if not num_groups:
                 writer.write_table(contract.schema.empty_table())
         file.flush()
-        file.seek(0)
-        digest = hashlib.file_digest(file.file, "sha256").hexdigest()[:16]
-        yield Path(file.name), digest
+        written = Path(file.name)
+        with written.open("rb") as stream:
+            digest = hashlib.file_digest(stream, "sha256").hexdigest()[:16]
+        yield written, digest
