@@ -22,9 +22,10 @@ def png(color: int) -> bytes:
 
 
 def part(lake: Lake, shard: str, numbers: range) -> Record:
-    texts = ("key", "sha256", "source_sha256", "caption", "source", "license")
+    texts = ("key", "sha256", "source_sha256", "perceptual_hash", "caption", "source", "license")
     columns = {name: [f"{name} {number}" for number in numbers] for name in texts}
     columns |= {"image": [png(number) for number in numbers], "width": [8] * len(numbers), "height": [8] * len(numbers)}
+    columns["colours"] = [bytes(48)] * len(numbers)
     path, digest = lake.write_table(f"raw_pairs/{shard}", pa.table(columns), RAW_PAIRS)
     return Record("raw_pairs", "table", "d", "r", "f", digest, path, shard, len(numbers))
 
