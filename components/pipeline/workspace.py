@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import io
 import logging
-import resource
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -19,6 +18,7 @@ from PIL import Image
 from components.contracts import Executor, Tracker
 from components.data.catalog import Dataset
 from components.data.lake import Kind, Lake, Record, digest_of
+from components.execution.memory import peak_memory
 from components.recipes.recipe import Recipe
 
 from .versions import CODE_VERSIONS
@@ -173,7 +173,7 @@ class Workspace:
             verdict=made.verdict,
             registry=made.registry,
             seconds=round(seconds, 2),
-            peak_memory_gib=round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2),
+            peak_memory_gib=round(peak_memory() / 2**30, 2),
         )
         self.lake.set_current(record)
         log.info("%s made in %.1f s (%s)", _label(asset, shard), record.seconds, record.data_version)

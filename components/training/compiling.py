@@ -5,6 +5,7 @@ What belongs here: turning it on for a module in place, and off for a while. Wha
 """
 
 import shutil
+import warnings
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
@@ -21,6 +22,7 @@ def compile_in_place(module: torch.nn.Module, device: torch.device) -> None:
             "compile=true needs a C++ compiler, and none of c++, g++, clang++ is on the PATH: install g++, or set the "
             "training's compile to false"
         )
+    warnings.filterwarnings("ignore", message="Dynamo detected a call to a `functools.lru_cache`")  # of diffusers
     module.compile()
 
 

@@ -23,6 +23,7 @@ from components.data.images import ImageLimits, NormalisedImage, normalise, norm
 from components.data.lake import Lake
 from components.data.parquet_reader import ParquetReader
 from components.execution.local_executor import LocalExecutor
+from components.execution.memory import peak_memory
 from components.execution.ray_executor import RayExecutor
 from components.pipeline.ingest import ingest, shard_names
 from components.pipeline.workspace import Workspace
@@ -154,9 +155,7 @@ def _measure_memory(datasets: Path, home: Path, num_shards: int) -> float:
     )
     _make(ws, shard_names(ws)[:num_shards])
     gc.collect()  # ends the decoder, so that its memory is known
-    status = Path("/proc/self/status").read_text()  # ru_maxrss would be that of the process that started this one
-    own = int(next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1])
-    return (own + resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss) / 1024
+    return (peak_memory() + resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024) / 2**20
 
 
 if __name__ == "__main__":

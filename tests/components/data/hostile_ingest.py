@@ -21,6 +21,7 @@ from components.data.picture_process import PictureProcess
 from components.data.sources import UnreadableShard
 from components.data.table_rows import TableColumns
 from components.data.webdataset_reader import WebdatasetReader
+from components.execution.memory import peak_memory
 
 
 def reader_of(folder: Path) -> Reader:
@@ -57,13 +58,9 @@ def outcomes(folder: Path) -> Iterator[dict[str, Any]]:
 
 
 def peak_mib() -> int:
-    """Highest resident memory of this process and of its largest child that has ended, together, MiB.
-
-    ``getrusage`` would count for this process what its parent held when it started it.
-    """
-    status = Path("/proc/self/status").read_text().splitlines()
-    own = next(int(line.split()[1]) for line in status if line.startswith("VmHWM"))
-    return round((own + resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss) / 1024)
+    """Highest resident memory of this process and of its largest child that has ended, together, MiB."""
+    child = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
+    return round((peak_memory() + child) / 2**20)
 
 
 if __name__ == "__main__":
