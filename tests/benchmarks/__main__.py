@@ -6,7 +6,7 @@ What belongs here: the list and the table. What does not: how one thing is measu
 import json
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from components.pipeline.progress import silence_libraries
@@ -18,7 +18,7 @@ from .measurement import Ratio
 from .recaptioning import recaptioning_over_generate
 from .training import cost_growth, stage_profiles, training_over_plain_loops
 
-BENCHMARKS: dict[str, Callable[[Path], list[Ratio]]] = {
+BENCHMARKS: dict[str, Callable[[Path], Iterable[Ratio]]] = {
     "training": training_over_plain_loops,
     "stages": stage_profiles,
     "growth": cost_growth,

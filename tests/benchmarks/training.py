@@ -81,10 +81,14 @@ def training_over_plain_loops(folder: Path) -> list[Ratio]:
     return compared + floors
 
 
-def stage_profiles(folder: Path) -> list[Ratio]:
-    """For every trained asset of the recipe tiny: the share of a step in which the networks wait for their batch."""
-    ws = _prepared(folder).with_recipe(load_recipe("tiny"))
-    profiles = []
+def stage_profiles(folder: Path) -> Iterator[Ratio]:
+    """For every trained asset of the recipe tiny: the share of a step in which the networks wait for their batch.
+
+    Rows, and networks that a stage takes over from its parent, are those of the recipe smoke.
+    """
+    ws = _prepared(folder)
+    make(ws, "diffusion_decoder")
+    ws = ws.with_recipe(load_recipe("tiny").model_copy(update={"name": ws.recipe.name}))
     for asset in STAGES:
         trainer = new_trainer(ws, asset)
         clock = Stopwatch()
@@ -102,19 +106,16 @@ def stage_profiles(folder: Path) -> list[Ratio]:
         middle = {name: median(each[name] for each in shares) for name in shares[0]}
         rest = middle["step"] - sum(middle[name] for name in ("data", "forward", "update"))
         utilisation = trainer._flops / middle["step"] / trainer._peak_flops()
-        profiles.append(
-            Ratio.of(
-                f"{asset}: batch / step",
-                [each["data"] for each in shares],
-                [each["step"] for each in shares],
-                "s/step",
-                "<= 0.1",
-                f"forward {middle['forward'] / middle['step']:.0%}, backward and the rest {rest / middle['step']:.0%}, "
-                f"clipping, AdamW, EMA {middle['update'] / middle['step']:.0%}; {utilisation:.0%} of a matrix product; "
-                f"batch {trainer.config.batch_size}, 1 thread",
-            )
+        yield Ratio.of(
+            f"{asset}: batch / step",
+            [each["data"] for each in shares],
+            [each["step"] for each in shares],
+            "s/step",
+            "<= 0.1",
+            f"forward {middle['forward'] / middle['step']:.0%}, backward and the rest {rest / middle['step']:.0%}, "
+            f"clipping, AdamW, EMA {middle['update'] / middle['step']:.0%}; {utilisation:.0%} of a matrix product; "
+            f"batch {trainer.config.batch_size}, 1 thread",
         )
-    return profiles
 
 
 class Stopwatch:
