@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import atexit
 import io
-import itertools
 import json
 import logging
 import os
@@ -144,19 +143,20 @@ class RayExecutor:
                 return _train(function, config, num_workers=0, resources=resources)
         self._connect()
         sizes = sorted({num_workers, *elasticity.sizes}, reverse=True)
+        num_lost = 0
         with _environment(_TRAIN_ENVIRONMENT):
-            for num_lost in itertools.count(1):
+            while True:
                 size = _largest_gang(sizes, resources)
                 if size < num_workers:
                     logger.warning("the cluster holds no %d workers: training with %d", num_workers, size)
                 try:
                     return _train(function, config, num_workers=size, resources=resources)
                 except LostWorker as error:
+                    num_lost += 1
                     if num_lost > elasticity.max_lost_workers:
                         raise
                     left = elasticity.max_lost_workers - num_lost
                     logger.warning("%s; going on from the last checkpoint (%d more such losses allowed)", error, left)
-        raise AssertionError("unreachable")
 
     def _connect(self) -> None:
         """Attach to the cluster or start a private one; never ``ray.init()`` without an address."""

@@ -155,7 +155,8 @@ class _Study:
         progress, seconds = Progress(log, label, section.training.num_steps, "steps"), 0.0
         for step in trainer.run():
             progress.update(step.step)
-            seconds = step.step * section.training.batch_size / step.rows_per_second
+            if step.rows_per_second:  # not known yet after a step that compiled
+                seconds = step.step * section.training.batch_size / step.rows_per_second
         with tempfile.TemporaryDirectory() as folder, trainer.averaged_weights() as averaged:
             averaged.save(Path(folder))
             captioner = load_captioner(Path(folder), ws.recipe.recaption.temperature, ws.recipe.recaption.seed)

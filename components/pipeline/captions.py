@@ -17,6 +17,7 @@ import pyarrow as pa
 from PIL import Image
 
 from components import schemas
+from components.captioning.recaption import KINDS
 from components.contracts import Captioner
 from components.data.lake import Record, digest_of
 from components.data.pictures import captioned_grid
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
     from .reuse import CaptionKey
 
 log = logging.getLogger(__name__)
-KINDS = ("ssc", "dsc")
 SAMPLE_SIDE = 128  # of the pictures shown with a shard, in pixels
 NUM_SHOWN = 8
 

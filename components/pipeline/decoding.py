@@ -33,23 +33,38 @@ class Decoder:
 
 def load_decoders(vae: Path, teacher: Path, student: Path, config: EvaluationConfig) -> dict[str, Decoder]:
     """The VAE's own decoder, the teacher in many steps and undistilled in two, the student, from model folders."""
-    from components.diffusion.latent_decoder import decode_latents, load_decoder
+    from components.diffusion.latent_decoder import load_decoder
+
+    diffusion = load_decoder(teacher)
+    return {
+        "vae": plain_decoder(vae, config),
+        "teacher": diffused(diffusion, config.num_teacher_steps, config),
+        "teacher_2": diffused(diffusion, 2, config),
+        "consistency": two_step_decoder(student, config),
+    }
+
+
+def plain_decoder(vae: Path, config: EvaluationConfig) -> Decoder:
+    """The VAE's own decoder, from its model folder."""
     from components.families.vae.sample import decode, load_vae
 
-    seed, batch_size, many = config.seed, config.batch_size, config.num_teacher_steps
-    plain, diffusion, consistency = load_vae(vae), load_decoder(teacher), load_decoder(student)
+    model = load_vae(vae)
+    return Decoder(1, lambda latents: decode(model, latents, batch_size=config.batch_size))
 
-    def diffused(decoder: ConsistencyDecoderVAE, num_steps: int) -> Decoder:
-        return Decoder(
-            num_steps, lambda latents: decode_latents(decoder, latents, num_steps, seed=seed, batch_size=batch_size)
-        )
 
-    return {
-        "vae": Decoder(1, lambda latents: decode(plain, latents, batch_size=batch_size)),
-        "teacher": diffused(diffusion, many),
-        "teacher_2": diffused(diffusion, 2),
-        "consistency": diffused(consistency, 2),
-    }
+def two_step_decoder(student: Path, config: EvaluationConfig) -> Decoder:
+    """The consistency decoder of a model folder."""
+    from components.diffusion.latent_decoder import load_decoder
+
+    return diffused(load_decoder(student), 2, config)
+
+
+def diffused(model: ConsistencyDecoderVAE, num_steps: int, config: EvaluationConfig) -> Decoder:
+    """A diffusion decoder in so many steps."""
+    from components.diffusion.latent_decoder import decode_latents
+
+    settings = {"seed": config.seed, "batch_size": config.batch_size}
+    return Decoder(num_steps, lambda latents: decode_latents(model, latents, num_steps, **settings))
 
 
 def measure_decoders(

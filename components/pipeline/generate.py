@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,7 @@ import numpy as np
 
 from components.data.lake import Lake
 
-from .decoding import load_decoders
+from .decoding import Decoder, plain_decoder, two_step_decoder
 from .judging import load_upsampler
 from .progress import silence_libraries
 from .workspace import UnfitParent, Workspace
@@ -43,7 +44,7 @@ class Drawing:
 
 
 class Artist:
-    """The text-to-image model of an alias (``champion``, ``candidate``), loaded once, with both decoders."""
+    """The text-to-image model of an alias (``champion``, ``candidate``) with both decoders, each loaded once."""
 
     def __init__(self, ws: Workspace, alias: str = "champion") -> None:
         from components.families.latent_diffusion.sample import load_pipeline
@@ -51,10 +52,7 @@ class Artist:
         silence_libraries()
         self.version, folder = folder_of_alias(ws, "latent_diffusion", alias)
         self.pipeline = load_pipeline(folder)
-        self.config = ws.recipe.evaluation
-        self.decoders = load_decoders(
-            *map(ws.model_folder, ("vae", "diffusion_decoder", "consistency_decoder")), config=self.config
-        )
+        self.ws, self.alias, self.config = ws, alias, ws.recipe.evaluation
         self.upsample: Callable[[Sequence[str]], list[str]] | None = load_upsampler(ws)
 
     def draw(
@@ -87,12 +85,23 @@ class Artist:
             guidance_scale=self.config.guidance_scale if guidance_scale is None else guidance_scale,
             batch_size=self.config.batch_size,
         )
-        pixels = {decoder: self.decoders[decoder].decode(latents) for decoder in decoders}
+        pixels = {decoder: self._decoder(decoder).decode(latents) for decoder in decoders}
         return [
             Drawing(prompt, text, seed, decoder, _picture(pixels[decoder][number]))
             for number, (prompt, text, seed) in enumerate(asked)
             for decoder in decoders
         ]
+
+    def _decoder(self, name: str) -> Decoder:
+        return self._plain if name == "vae" else self._two_step
+
+    @cached_property
+    def _plain(self) -> Decoder:
+        return plain_decoder(self.ws.model_folder("vae"), self.config)
+
+    @cached_property
+    def _two_step(self) -> Decoder:
+        return two_step_decoder(folder_of_alias(self.ws, "consistency_decoder", self.alias)[1], self.config)
 
 
 def folder_of_alias(ws: Workspace, asset: str, alias: str) -> tuple[str, Path]:

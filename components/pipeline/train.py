@@ -173,14 +173,7 @@ def fit_stage(
             },
             num_workers=training.num_workers,
             resources=Resources(training.num_threads, training.num_gpus_per_worker),
-            elasticity=Elasticity(
-                tuple(
-                    number
-                    for number in range(training.min_workers or training.num_workers, training.num_workers + 1)
-                    if training.divides_over(number)
-                ),
-                training.max_lost_workers,
-            ),
+            elasticity=Elasticity(training.gang_sizes, training.max_lost_workers),
         )
     except BaseException:
         ws.tracker.finish(run, failed=True)

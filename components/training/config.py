@@ -48,7 +48,7 @@ class TrainingConfig(Frozen):
         gt=0,
     )
     max_lost_workers: int = Field(
-        default=3, description="Lost workers after which a training on Ray goes on from its checkpoint.", ge=0
+        default=3, description="How many lost workers a training on Ray survives: it goes on from its checkpoint.", ge=0
     )
     sharding: Literal["none", "full"] = Field(
         default="none",
@@ -70,6 +70,12 @@ class TrainingConfig(Frozen):
         if self.compile and self.sharding == "full":
             raise ValueError("compile=true and sharding='full' are not supported together: turn one of them off")
         return self
+
+    @property
+    def gang_sizes(self) -> tuple[int, ...]:
+        """Numbers of workers that it may have, ascending: those from ``min_workers`` on that divide the batch."""
+        fewest = self.min_workers or self.num_workers
+        return tuple(number for number in range(fewest, self.num_workers + 1) if self.divides_over(number))
 
     def divides_over(self, num_workers: int) -> bool:
         """Whether each of so many workers gets an equal share of every micro-batch."""

@@ -26,7 +26,7 @@ from .checkpoint import Checkpoints
 from .compiling import compile_in_place, eagerly
 from .config import TrainingConfig
 from .prefetch import Prefetch
-from .randomness import SeededRandom, rows_at, seed_of
+from .randomness import SeededRandom, moved, rows_at, seed_of
 
 _BUCKET_BYTES = 32 * 2**20
 
@@ -182,7 +182,7 @@ class Trainer:
     def _batch(self, step: int, rows: np.ndarray) -> "_MicroBatch":
         rng = SeededRandom(self.config.seed, step, rows, self.device)
         values = self.family.batch(rows, rng)
-        return _MicroBatch(rows, rng, {name: _to(value, self.device) for name, value in values.items()})
+        return _MicroBatch(rows, rng, {name: _on(value, self.device) for name, value in values.items()})
 
     def _loss_of(self, mover: "_Mover", batch: "_MicroBatch") -> Loss:
         """One objective's loss of one micro-batch.
@@ -358,12 +358,8 @@ def _checkpoint_activations(module: torch.nn.Module) -> None:
             return
 
 
-def _to(value: Any, device: torch.device) -> Any:
-    if not isinstance(value, torch.Tensor):
-        return value
-    if device.type == "cuda":
-        return value.pin_memory().to(device, non_blocking=True)
-    return value.to(device)
+def _on(value: Any, device: torch.device) -> Any:
+    return moved(value, device) if isinstance(value, torch.Tensor) else value
 
 
 def _accumulate(

@@ -61,9 +61,14 @@ class SeededRandom:
         for position, row in enumerate(self.rows):
             self._generator.manual_seed(seed_of(self.seed, self.step, int(row), stream))
             fill(drawn[position])
-        if self.device.type == "cuda":
-            return drawn.pin_memory().to(self.device, non_blocking=True)
-        return drawn.to(self.device)
+        return moved(drawn, self.device)
+
+
+def moved(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """The tensor on a device; the way from the CPU to a GPU waits for nothing that the GPU still does."""
+    if device.type == "cuda" and tensor.device.type == "cpu":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
 
 
 def seed_of(seed: int, step: int, row: int, stream: str) -> int:
