@@ -8,47 +8,26 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
 import pyarrow as pa
 
-from components.contracts import SourceRow
-
-from .sources import MAX_TEXT_BYTES, UnreadableShard, open_local_shard, open_storage, resolve_places, state_of
-from .table_rows import USUAL_COLUMNS, PendingRow, TableColumns, TableLayout, with_pictures
+from .sources import MAX_TEXT_BYTES, UnreadableShard, open_local_shard, open_storage, resolve_places
+from .table_rows import PendingRow, TableLayout, TableReader
 
 STATE, SPLITS = "state.json", "dataset_dict.json"
 MAX_SCHEMA_BYTES = 16 * 2**20
 
 
 @dataclass(frozen=True, slots=True)
-class HuggingFaceReader:
+class HuggingFaceReader(TableReader):
     """Reads each Arrow file of ``uris`` as a shard; columns are found as in Parquet (``contracts.Reader``).
 
     A remote file is fetched into a temporary one first. Without a key column the key is the row's place.
     """
-
-    uris: Sequence[str]
-    columns: TableColumns = USUAL_COLUMNS
-
-    def shards(self) -> Sequence[str]:
-        """The Arrow files, in the order of their folders' ``state.json``."""
-        return self.uris
-
-    def state(self, shard: int) -> str:
-        """Digest of the file's size and modification time or etag."""
-        return state_of(self.uris[shard])
-
-    def read(self, shard: int) -> Iterator[SourceRow]:
-        """Rows of one file; :class:`UnreadableShard` where the file or its columns are no good."""
-        return with_pictures(self._rows(shard, with_images=True), self.columns.images)
-
-    def extras(self, shard: int) -> Iterator[SourceRow]:
-        """Like :meth:`read` without touching the pictures."""
-        return with_pictures(self._rows(shard, with_images=False), None)
 
     def _rows(self, shard: int, *, with_images: bool) -> Iterator[PendingRow]:
         uri = self.uris[shard]

@@ -11,11 +11,9 @@ from typing import IO
 
 import pyarrow.parquet as pq
 
-from components.contracts import SourceRow
-
 from .parquet_pages import BadPages, footprint_of
-from .sources import UnreadableShard, open_shard, state_of
-from .table_rows import USUAL_COLUMNS, PendingRow, TableColumns, TableLayout, with_pictures
+from .sources import UnreadableShard, open_shard
+from .table_rows import PendingRow, TableLayout, TableReader
 
 BATCH_BYTES = 16 * 2**20
 MAX_BATCH_BYTES = 128 * 2**20  # where every row names the largest value of its dictionary
@@ -23,32 +21,13 @@ MAX_BATCH_ROWS = 1024
 
 
 @dataclass(frozen=True, slots=True)
-class ParquetReader:
+class ParquetReader(TableReader):
     """Reads each file of ``uris`` as a shard; columns that are not named are found by their usual names.
 
     Pictures are encoded bytes, bare or as Hugging Face's ``struct{bytes, path}``, or files that the table names and
     that lie below ``columns.images``. Without a key column the key is the row's place, ``<shard>-<row>``. ``extra``
     holds every column but the binary ones.
     """
-
-    uris: Sequence[str]
-    columns: TableColumns = USUAL_COLUMNS
-
-    def shards(self) -> Sequence[str]:
-        """The files, in the order given."""
-        return self.uris
-
-    def state(self, shard: int) -> str:
-        """Digest of the file's size and modification time or etag."""
-        return state_of(self.uris[shard])
-
-    def read(self, shard: int) -> Iterator[SourceRow]:
-        """Rows of one file, a few at a time; :class:`UnreadableShard` where the file or its columns are no good."""
-        return with_pictures(self._rows(shard, with_images=True), self.columns.images)
-
-    def extras(self, shard: int) -> Iterator[SourceRow]:
-        """Like :meth:`read` without touching the pictures: a null picture is not noticed here."""
-        return with_pictures(self._rows(shard, with_images=False), None)
 
     def _rows(self, shard: int, *, with_images: bool) -> Iterator[PendingRow]:
         uri = self.uris[shard]

@@ -6,6 +6,7 @@ or caption holds.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -28,6 +29,7 @@ from .sources import (
     caption_of,
     first_named,
     license_of,
+    state_of,
     text_of,
 )
 
@@ -136,6 +138,33 @@ class TableLayout:
             return row, str(path)
         named = f"only a path, {path!r}: set source.images to the folder below which it lies"
         return replace(row, problem=("no_image", named if path else "the picture is null or empty")), None
+
+
+@dataclass(frozen=True, slots=True)
+class TableReader(ABC):
+    """What readers of tables share (``contracts.Reader``): ``uris`` are the shards; a format says how to read one."""
+
+    uris: Sequence[str]
+    columns: TableColumns = USUAL_COLUMNS
+
+    def shards(self) -> Sequence[str]:
+        """The files, in the order given."""
+        return self.uris
+
+    def state(self, shard: int) -> str:
+        """Digest of the file's size and modification time or etag."""
+        return state_of(self.uris[shard])
+
+    def read(self, shard: int) -> Iterator[SourceRow]:
+        """Rows of one file, a few at a time; :class:`UnreadableShard` where the file or its columns are no good."""
+        return with_pictures(self._rows(shard, with_images=True), self.columns.images)
+
+    def extras(self, shard: int) -> Iterator[SourceRow]:
+        """Like :meth:`read` without touching the pictures: a null picture is not noticed here."""
+        return with_pictures(self._rows(shard, with_images=False), None)
+
+    @abstractmethod
+    def _rows(self, shard: int, *, with_images: bool) -> Iterator[PendingRow]: ...
 
 
 def with_pictures(rows: Iterable[PendingRow], images: str | None) -> Iterator[SourceRow]:

@@ -63,8 +63,10 @@ def diffused(model: ConsistencyDecoderVAE, num_steps: int, config: EvaluationCon
     """A diffusion decoder in so many steps."""
     from components.diffusion.latent_decoder import decode_latents
 
-    settings = {"seed": config.seed, "batch_size": config.batch_size}
-    return Decoder(num_steps, lambda latents: decode_latents(model, latents, num_steps, **settings))
+    seed, batch_size = config.seed, config.batch_size
+    return Decoder(
+        num_steps, lambda latents: decode_latents(model, latents, num_steps, seed=seed, batch_size=batch_size)
+    )
 
 
 def measure_decoders(
