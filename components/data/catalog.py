@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
 import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,7 +16,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from components.contracts import Frozen, Reader, SourceRow
 
@@ -38,6 +37,7 @@ from .folder_reader import open_folder
 from .golden import GoldenPicture, read_golden
 from .huggingface_reader import HuggingFaceReader, arrow_files
 from .images import Rejection, normalise_caption
+from .json_lines import read_json_lines
 from .parquet_reader import ParquetReader
 from .scenes import SceneOptions, ScenesReader
 from .sources import resolve_uri
@@ -224,18 +224,10 @@ class Dataset:
 
     def _examples_of_file(self, kind: str, name: str) -> dict[str, str]:
         texts: dict[str, str] = {}
-        for number, line in enumerate(self._example_file(kind, name).splitlines(), 1):
-            if not line.strip():
-                continue
-            place = f"{self.folder / name}, line {number}"
-            try:
-                example = _ExampleLine.model_validate(json.loads(line))
-            except ValidationError as error:
-                first = error.errors()[0]
-                where = ".".join(map(str, first["loc"])) or "line"
-                raise DatasetError(f'{place}: {where}: {first["msg"]}; write {{"key": "..", "text": ".."}}') from error
-            except ValueError as error:
-                raise DatasetError(f"{place}: it is not JSON: {error}") from error
+        lines = read_json_lines(
+            str(self.folder / name), self._example_file(kind, name), _ExampleLine, DatasetError, EXAMPLE_FORM
+        )
+        for place, example in lines:
             text = normalise_caption(example.text)
             if isinstance(text, Rejection) or not text:
                 raise DatasetError(f"{place}: text: it is empty or not UTF-8")
@@ -266,6 +258,9 @@ class Dataset:
             return (self.folder / name).read_bytes()
         except OSError as error:
             raise DatasetError(f"{self.file}: examples.{kind}: {self.folder / name} cannot be read: {error}") from error
+
+
+EXAMPLE_FORM = 'write {"key": "..", "text": ".."}'
 
 
 class _ExampleLine(Frozen):

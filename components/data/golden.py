@@ -10,15 +10,15 @@ of phrases of which one is enough. ``kind`` (ssc or dsc) limits the facts to one
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from components.contracts import Frozen
 
 from .dataset_file import DatasetError
+from .json_lines import read_json_lines
 from .scene_graph import BACKGROUNDS, COLORS, SHAPES, Scene
 
 Kind = Literal["ssc", "dsc"]
@@ -58,23 +58,13 @@ class GoldenPicture(Frozen):
 def read_golden(file: Path) -> list[GoldenPicture]:
     """The golden pictures of a file; DatasetError names file, line and field."""
     try:
-        lines = file.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        data = file.read_bytes()
+    except OSError as error:
         raise DatasetError(f"{file}: golden: it cannot be read: {error}") from error
     pictures = []
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        try:
-            golden = GoldenPicture.model_validate(json.loads(line))
-        except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(map(str, first["loc"])) or "line"
-            raise DatasetError(f"{file}, line {number}: {where}: {first['msg']}") from error
-        except ValueError as error:
-            raise DatasetError(f"{file}, line {number}: it is not JSON: {error}") from error
+    for place, golden in read_json_lines(str(file), data, GoldenPicture, DatasetError):
         if golden.picture and not (file.parent / golden.picture).is_file():
-            raise DatasetError(f"{file}, line {number}: picture: there is no file {file.parent / golden.picture}")
+            raise DatasetError(f"{place}: picture: there is no file {file.parent / golden.picture}")
         pictures.append(golden)
     if not pictures:
         raise DatasetError(f"{file}: it holds no golden picture")

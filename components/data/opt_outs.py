@@ -16,10 +16,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from components.contracts import Frozen
 
+from .json_lines import read_json_lines
 from .perceptual_hash import distances, parse_hash
 from .storage import open_file
 
@@ -111,23 +112,10 @@ def read_opt_outs(uris: Iterable[str]) -> OptOuts:
 def _entries(uri: str) -> Sequence[OptOut]:
     try:
         with open_file(uri) as file:
-            lines = file.read().decode("utf-8").splitlines()
-    except (FileNotFoundError, UnicodeDecodeError) as error:
+            data = file.read()
+    except FileNotFoundError as error:
         raise OptOutError(
             f"the opt-out list {uri} cannot be read ({type(error).__name__}); nothing is trained without it: mend the "
-            "address (opt_out in dataset.yaml, or ATELIER_OPT_OUT) or the file, which is UTF-8 JSON lines"
+            "address (opt_out in dataset.yaml, or ATELIER_OPT_OUT)"
         ) from error
-    entries = []
-    for number, line in enumerate(lines, 1):
-        if not line.strip() or line.lstrip().startswith("#"):
-            continue
-        try:
-            entries.append(OptOut.model_validate(json.loads(line)))
-        except ValidationError as error:
-            first = error.errors()[0]
-            field = ".".join(map(str, first["loc"]))
-            what = f"{field}: {first['msg']}" if field else first["msg"].removeprefix("Value error, ")
-            raise OptOutError(f"{uri}, line {number}: {what}; {FORM}") from error
-        except ValueError as error:
-            raise OptOutError(f"{uri}, line {number}: it is not JSON: {error}; {FORM}") from error
-    return entries
+    return [entry for _, entry in read_json_lines(uri, data, OptOut, OptOutError, FORM)]

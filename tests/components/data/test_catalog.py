@@ -346,7 +346,7 @@ def test_examples_come_from_a_file(tmp_path: Path) -> None:
         ("{broken", "line 2: it is not JSON"),
         ('{"key": "a", "text": "x"}', "line 2: key: 'a' stands twice"),
         ('{"key": "b", "text": " "}', "line 2: text: it is empty"),
-        ("[1]", "line 2: line: "),
+        ("[1]", "line 2: Input should be"),
     ],
 )
 def test_a_broken_example_names_its_line(tmp_path: Path, line: str, message: str) -> None:
