@@ -18,15 +18,16 @@ NAMES = {
     "teacher": "diffusion decoder, the teacher",
     "teacher_2": "the teacher in two steps, undistilled",
     "consistency": "**consistency decoder, the student**",
+    "control": "a teacher of as many steps as both, undistilled in two",
 }
 _COLUMNS = ("PSNR, dB", "FID", "fine detail", "scenes right", "pictures/s")
 
 
 class StudiedSeed(Frozen):
-    """One teacher with its student."""
+    """One teacher with its student and their control."""
 
     seed: int
-    steps: dict[str, int] = Field(description="Training steps by asset.")
+    steps: dict[str, int] = Field(description="Training steps of teacher, student and control.")
     seconds: dict[str, float] = Field(description="Wall seconds of each training, loading and previews included.")
     figures: dict[str, DecoderFigures] = Field(description="By decoder.")
     shortcomings: tuple[str, ...] = Field(description="What the student failed its gate by.")
