@@ -46,7 +46,7 @@ smoke: $(INSTALLED) ## the whole graph in seconds per stage
 	$(BIN)/atelier demo --dataset scenes --recipe smoke
 
 test: $(INSTALLED) ## the whole test suite
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
 
 chaos: $(INSTALLED) ## kill a writer of the lake at every one of its steps, on disk and on S3
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m chaos

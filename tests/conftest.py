@@ -12,6 +12,17 @@ if TYPE_CHECKING:
     from components.execution.ray_executor import RayExecutor
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Each process of pytest-xdist takes whole files, so that a file's fixtures are made once; the whole graph first.
+
+    The tests of the whole graph share what it leaves behind and take longest: one process has them, from the start.
+    """
+    items.sort(key=lambda item: item.get_closest_marker("smoke") is None)
+    for item in items:
+        group = item.path.parent if item.get_closest_marker("smoke") else item.path
+        item.add_marker(pytest.mark.xdist_group(str(group)))
+
+
 @pytest.fixture(scope="session", autouse=True)
 def can_be_interrupted() -> None:
     """A process that was started in the background ignores Ctrl-C and so do its children; these tests press it."""
