@@ -8,7 +8,7 @@ TARGET := --dataset $(DATASET) --recipe $(RECIPE)
 export OMP_WAIT_POLICY ?= passive
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo study study-captioners study-decoder dev check-dataset ingest smoke test chaos check fmt bench clean
+.PHONY: help setup demo study study-captioners study-decoder study-ablations dev check-dataset ingest smoke test chaos check fmt bench clean
 
 help: ## what there is
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -32,6 +32,9 @@ study-captioners: $(INSTALLED) ## captioners from 250, 500, 1,000 and 2,000 exam
 
 study-decoder: $(INSTALLED) ## diffusion decoder and student with three seeds, and their table
 	$(BIN)/atelier study-decoder $(TARGET)
+
+study-ablations: $(INSTALLED) ## the text-to-image model with one part changed, for equal minutes each; prints a table
+	$(BIN)/atelier study-ablations $(TARGET)
 
 dev: $(INSTALLED) ## Dagster UI, daemon and MLflow UI
 	$(BIN)/atelier dev $(TARGET)

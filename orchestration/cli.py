@@ -54,6 +54,7 @@ def _parser() -> argparse.ArgumentParser:
             _study_captioners,
             "captioners from 250 to 2,000 examples: how few hand-written ones suffice",
         ),
+        ("study-ablations", _study_ablations, "the text-to-image model with one part changed, for equal minutes each"),
         ("study-decoder", _study_decoder, "train diffusion decoder and student with several seeds; print their table"),
         ("verify", _verify, "make a slice of every asset again and compare digests; nothing is written"),
         ("generate", _generate, "draw prompts with the champion and write the pictures as PNG files"),
@@ -74,6 +75,8 @@ def _parser() -> argparse.ArgumentParser:
         if name == "run":
             sub.add_argument("job", choices=list(BY_NAME))
             sub.add_argument("--partition", help="of a job that makes one partition: an arm of the study")
+        if name == "study-ablations":
+            sub.add_argument("--minutes", type=float, default=4.5, help="of training for each, text encoder included")
         if name == "study-decoder":
             sub.add_argument("--choosing", action="store_true", help="measure on held-out rows that no report uses")
         if name == "estimate":
@@ -239,6 +242,19 @@ def _study_captioners(parsed: argparse.Namespace) -> int:
     for asset in ("raw_pairs", "image_set", "clip", "base_captioner"):
         make(ws, asset)
     print(table_of(study_captioners(ws)))
+    return 0
+
+
+def _study_ablations(parsed: argparse.Namespace) -> int:
+    from components.pipeline.ablations import study_ablations, table_of
+
+    target = _target(parsed)
+    _prepare_services(target.home)
+    names = {job.name for parent in ("text", "encode", "judges") for job in _needed_for(parent)}
+    if not _run_side_by_side(target, [job for job in JOBS if job.name in names]):
+        return 1
+    log_to_terminal()
+    print(table_of(study_ablations(_open_workspace(target), parsed.minutes)))
     return 0
 
 

@@ -56,6 +56,14 @@ def ssc(scene: Scene) -> str:
     return _noun_phrase(scene.main)
 
 
+def freely_phrased(scene: Scene, index: int, seed: int) -> str:
+    """All that :func:`dsc` says, in words and an order that no template fixes; ``index`` and ``seed`` choose them.
+
+    For example ``a circle (large red) in the upper left and tiny blue star bottom right against a grey backdrop``.
+    """
+    return _phrase(random.Random(f"scenes/{seed}/{index}/free"), replace(facts_of(scene), relations=(), count=None))
+
+
 def prompts(kind: PromptKind, scenes: Sequence[Scene]) -> list[str]:
     """A prompt for each scene: ``short`` names the main subject, ``descriptive`` everything."""
     if kind not in get_args(PromptKind):

@@ -5,7 +5,7 @@ how a figure is measured (``measurement``) and how it is shown (``report``, ``re
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from pydantic import Field
@@ -204,3 +204,18 @@ def figures_of(part: Frozen) -> Iterator[tuple[str, Figure]]:
         value: Any = getattr(part, name)
         if isinstance(value, Figure):
             yield name, value
+
+
+def values_of(part: Frozen) -> dict[str, list[Any]]:
+    """The measured fields of a part as JSON: value, interval (or None) and number of samples by name."""
+    return {
+        name: [figure.value, figure.ci95 and list(figure.ci95), figure.num_samples] for name, figure in figures_of(part)
+    }
+
+
+def in_per_cent(values: Sequence[Any] | None) -> str:
+    """A share as :func:`values_of` gives it, for tables: ``93.9 % (91.4-95.7)``; a dash where there is none."""
+    if values is None:
+        return "-"
+    value, interval, _ = values
+    return f"{100 * value:.1f} %" + (f" ({100 * interval[0]:.1f}-{100 * interval[1]:.1f})" if interval else "")

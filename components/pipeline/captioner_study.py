@@ -14,6 +14,7 @@ import logging
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +24,10 @@ from components.captioning.recaption import KINDS
 from components.contracts import Rows
 from components.data.lake import digest_of
 
+from .aside import trained_aside
 from .captions import load_captioner
 from .ingest import open_reader
-from .progress import Progress, silence_libraries
+from .progress import silence_libraries
 from .rows import in_memory, load_rows, subset
 from .train import section_of
 from .versions import CODE_VERSIONS
@@ -71,10 +73,12 @@ def study_captioners(ws: Workspace, sizes: Sequence[int] = SIZES) -> dict[str, A
 
 def table_of(report: dict[str, Any]) -> str:
     """The study as a Markdown table: shares in per cent, 95 % intervals in brackets."""
+    from components.evaluation.figures import in_per_cent
+
     heading = [f"captions of held-out pictures ({report['num_pictures']:,})", "examples", *FIGURES.values()]
     lines = [f"| {' | '.join(heading)} |", "|---" * len(heading) + "|"]
     for cell in report["cells"]:
-        shown = [_percent(cell["figures"].get(name)) for name in FIGURES]
+        shown = [in_per_cent(cell["figures"].get(name)) for name in FIGURES]
         examples = "-" if cell["examples"] is None else f"{cell['examples']:,}"
         name = cell["kind"] if cell["examples"] is None else cell["kind"].upper()
         lines.append(f"| {name} | {examples} | {' | '.join(shown)} |")
@@ -137,31 +141,21 @@ class _Study:
 
     def _trained(self, cell: Cell) -> tuple[list[str], float]:
         """Captions of the held-out pictures by the captioner of a cell, and the seconds of its training."""
-        import torch
-
-        from components.training.checkpoint import Checkpoints
-        from components.training.loop import Trainer
-
         ws, section = self.ws, section_of(self.ws, f"{cell.kind}_captioner")
         chosen = self.examples[cell.kind][: cell.num_examples]
         rows = subset(self.train, np.array([position for position, _ in chosen]))
         rows = dataclasses.replace(rows, texts={**rows.texts, f"{cell.kind}_example": [text for _, text in chosen]})
-        torch.manual_seed(section.training.seed)
         parents = {"base_captioner": ws.model_folder("base_captioner")}
-        family = section.model.build(rows, self.held_out, parents)
-        checkpoints = Checkpoints(ws.lake, f"checkpoints/captioner_study-{self._fingerprint(cell)}")
-        trainer = Trainer(family, section.training, checkpoints=checkpoints)
-        label = f"{cell.kind} captioner from {cell.num_examples} examples"
-        progress, seconds = Progress(log, label, section.training.num_steps, "steps"), 0.0
-        for step in trainer.run():
-            progress.update(step.step)
-            if step.rows_per_second:  # not known yet after a step that compiled
-                seconds = step.step * section.training.batch_size / step.rows_per_second
-        with tempfile.TemporaryDirectory() as folder, trainer.averaged_weights() as averaged:
+        build = partial(section.model.build, rows, self.held_out, parents)
+        place = f"captioner_study-{self._fingerprint(cell)}"
+        label = f"{cell.kind} captioner from {len(chosen)} examples"
+        with (
+            trained_aside(ws, build, section.training, place, label) as (averaged, seconds),
+            tempfile.TemporaryDirectory() as folder,
+        ):
             averaged.save(Path(folder))
             captioner = load_captioner(Path(folder), ws.recipe.recaption.temperature, ws.recipe.recaption.seed)
             captions = captioner.caption(self.held_out.pixels, self.held_out.keys)
-        checkpoints.clear()
         return captions, seconds
 
     def _measured(self, kind: str, captions: Sequence[str]) -> dict[str, Any]:
@@ -176,10 +170,3 @@ class _Study:
             for name in FIGURES
             if (figure := getattr(accuracy, name)) is not None
         }
-
-
-def _percent(figure: Sequence[Any] | None) -> str:
-    if figure is None:  # a captioner that states nothing makes nothing up
-        return "-"
-    value, interval, _ = figure
-    return f"{100 * value:.1f} % ({100 * interval[0]:.1f}-{100 * interval[1]:.1f})"

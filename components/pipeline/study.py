@@ -205,6 +205,7 @@ class _Arm:
     def _measure(
         self, made: Made, drawn: Mapping[int, Mapping[str, np.ndarray]]
     ) -> tuple[dict[str, Any], list[dict[str, Any]], dict[str, np.ndarray]]:
+        from components.evaluation.figures import values_of
         from components.evaluation.measurement import evaluate_generation
         from components.families.latent_diffusion.sample import generate, load_pipeline
         from components.families.vae.sample import decode
@@ -221,7 +222,7 @@ class _Arm:
             {
                 "step": step,
                 "prompts": prompts.kind,
-                "figures": _values(measured(decode(pipeline.vae, latents[prompts.kind]), prompts)),
+                "figures": values_of(measured(decode(pipeline.vae, latents[prompts.kind]), prompts)),
             }
             for step, latents in sorted(drawn.items())
             for prompts in self.curve_prompts
@@ -242,12 +243,5 @@ class _Arm:
                     guidance_scale=self.config.guidance_scale,
                     batch_size=self.config.batch_size,
                 )
-                final[name] = _values(measured(pictures[name], prompts, is_upsampled=name == UPSAMPLED))
+                final[name] = values_of(measured(pictures[name], prompts, is_upsampled=name == UPSAMPLED))
         return final, curve, pictures
-
-
-def _values(figures: GenerationFigures) -> dict[str, Any]:
-    """Figures as a record keeps them: value, interval and number of samples by name."""
-    from components.evaluation.figures import figures_of
-
-    return {name: [figure.value, figure.ci95, figure.num_samples] for name, figure in figures_of(figures)}
