@@ -75,6 +75,8 @@ def _parser() -> argparse.ArgumentParser:
         if name == "run":
             sub.add_argument("job", choices=list(BY_NAME))
             sub.add_argument("--partition", help="of a job that makes one partition: an arm of the study")
+        if name == "study":
+            sub.add_argument("--arms", nargs="+", metavar="ARM", help="only these, for example raw-seed0 dsc-95-seed0")
         if name == "study-ablations":
             sub.add_argument("--minutes", type=float, default=4.5, help="of training for each, text encoder included")
         if name == "study-decoder":
@@ -226,6 +228,9 @@ def _study(parsed: argparse.Namespace) -> int:
 
     target = _target(parsed)
     arms = arms_of(load_recipe(target.recipe, target.overrides), load_dataset(target.dataset))
+    if unknown := sorted(set(parsed.arms or ()) - set(arms)):
+        raise ValueError(f"there is no arm {', '.join(unknown)}; the recipe asks for {', '.join(arms)}")
+    arms = parsed.arms or arms
     study = [replace(BY_NAME["study"], partition=arm) for arm in arms]
     jobs = [one for job in JOBS for one in (study if job.name == "study" else [job])]
     return _make_all(target, jobs)
