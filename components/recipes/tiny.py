@@ -16,8 +16,8 @@ from .recipe import DataConfig, EvaluationConfig, RecaptionConfig, Recipe, Train
 def tiny() -> Recipe:
     """``make demo``: two CPU cores, two jobs side by side.
 
-    Measured on two cores of an AMD EPYC with avx512_bf16: 15 to 19 minutes; on descriptive prompts 94 % of the objects
-    and 89 % of the scenes right, against 5 % and 0 % after raw captions (250 prompts, one seed). Without instructions
+    Measured on two cores of an AMD EPYC with avx512_bf16: 29 CPU minutes; on descriptive prompts 94 % of the objects
+    and 89 % of the scenes right, against 6 % and 0 % after raw captions (250 prompts, one seed). Without instructions
     for bf16 expect two to three times as long.
     """
 
