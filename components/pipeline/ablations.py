@@ -25,7 +25,7 @@ from components.contracts import Family, Rows
 from components.data.lake import digest_of
 
 from .aside import seconds_of_a_step, trained_aside
-from .judging import load_judges
+from .judging import load_judges, reference_rows
 from .progress import silence_libraries
 from .rows import in_memory, load_rows
 from .versions import CODE_VERSIONS
@@ -189,7 +189,7 @@ class _Arm:
             guidance_scale=config.guidance_scale,
             batch_size=config.batch_size,
         )
-        judges = load_judges(self.ws, in_memory(evaluation, config.num_pictures))[0]
+        judges = load_judges(self.ws, reference_rows(evaluation, config))[0]
         figures = evaluate_generation(pixels, prompts, judges, model=self.ablation.name, decoder="vae", upsampled=False)
         return values_of(figures)
 

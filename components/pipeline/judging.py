@@ -14,8 +14,9 @@ import numpy as np
 from components.contracts import Rows
 from components.data.catalog import DATASETS
 from components.families.latent_diffusion.config import LatentDiffusionConfig
+from components.recipes.recipe import EvaluationConfig
 
-from .rows import subset
+from .rows import in_memory, subset
 from .workspace import Workspace
 
 if TYPE_CHECKING:
@@ -36,6 +37,16 @@ def blend_name(model: LatentDiffusionConfig) -> str:
         return "raw"
     share = round(100 * model.synthetic_fraction)
     return SYNTHETIC_NAMES.get(model.synthetic_kind) or f"{model.synthetic_kind}-{share}"
+
+
+def reference_rows(held_out: Rows, config: EvaluationConfig) -> Rows:
+    """The held-out rows with whose pictures FID and KID compare: none that prompts describe, where there are enough.
+
+    Pictures drawn from the words of the very pictures in the reference lie nearer to it than independent ones, and
+    KID's estimator supposes independent sets.
+    """
+    first = config.num_prompts if len(held_out) >= 2 * config.num_prompts else 0
+    return in_memory(subset(held_out, np.arange(first, len(held_out))), config.num_pictures)
 
 
 def load_judges(ws: Workspace, rows: Rows) -> tuple[Judges, str]:

@@ -32,6 +32,7 @@ from .judging import (
     load_suites,
     load_upsampler,
     prompt_sets,
+    reference_rows,
     upsampler_settings,
 )
 from .progress import silence_libraries
@@ -90,7 +91,7 @@ class _Evaluation:
         rows, kind = split.evaluation, ws.recipe.latent_diffusion.model.synthetic_kind
         self.captions = [text for text in split.train.texts[kind] if text]  # that the model was trained on
         self.rows: Rows = in_memory(rows, self.config.num_pictures)
-        self.judges, self.feature_extractor = load_judges(ws, self.rows)
+        self.judges, self.feature_extractor = load_judges(ws, reference_rows(rows, self.config))
         self.second_reader = load_second_reader(ws)
         self.pipeline = load_pipeline(ws.model_folder("latent_diffusion"))
         self.decoders = load_decoders(

@@ -27,6 +27,7 @@ from .judging import (
     load_upsampler,
     prompt_sets,
     raw_prompts,
+    reference_rows,
     upsampler_settings,
 )
 from .progress import silence_libraries
@@ -164,6 +165,7 @@ class _Arm:
         self.section = section_of_arm(ws, arm)
         self.config = ws.recipe.evaluation
         rows = load_rows(ws, with_recaptions=True, with_truth=True).evaluation
+        self.reference: Rows = reference_rows(rows, self.config)
         self.rows: Rows = in_memory(rows, self.config.num_pictures)
         self.prompts = final_prompt_sets(self.rows, self.config.num_prompts)
         self.curve_prompts = [raw_prompts(self.rows, ws.recipe.study.num_curve_prompts)]
@@ -210,7 +212,7 @@ class _Arm:
         from components.families.latent_diffusion.sample import generate, load_pipeline
         from components.families.vae.sample import decode
 
-        judges = load_judges(self.ws, self.rows)[0]
+        judges = load_judges(self.ws, self.reference)[0]
         pipeline = load_pipeline(self.ws.lake.fetch_folder(made.path, self.ws.scratch))
 
         def measured(pixels: np.ndarray, prompts: PromptSet, *, is_upsampled: bool = False) -> GenerationFigures:
