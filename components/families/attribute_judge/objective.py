@@ -19,6 +19,7 @@ from components.contracts import Loss, Objective, Preview, Rows, StepRandom
 from components.data.pictures import captioned_grid
 from components.data.scene_captions import dsc
 from components.data.scene_graph import PLACES, Scene
+from components.diffusion.gathering import share_of_all
 
 from .config import JudgeConfig
 from .model import (
@@ -114,15 +115,18 @@ class ReadingObjective:
     def loss(self, batch: Mapping[str, Any], rng: StepRandom) -> Loss:
         """Mean cross-entropy of every attribute over the places that have it, summed over attributes."""
         logits = self.model(batch["pixel_values"])
-        losses = {
-            name: F.cross_entropy(values.flatten(0, -2).float(), batch[name].flatten(), ignore_index=IGNORED)
-            for name, values in logits.items()
-            if (batch[name] != IGNORED).any()
-        }
+        losses = {name: _mean_loss(values.flatten(0, -2), batch[name].flatten()) for name, values in logits.items()}
         return Loss(torch.stack(list(losses.values())).sum(), losses)
 
     def after_step(self, step: int) -> None:
         """Nothing moves but the weights."""
+
+
+def _mean_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """Mean cross-entropy of ``logits`` (N, classes) over those labels (N,) of all workers that are there."""
+    count = (labels != IGNORED).sum()
+    total = F.cross_entropy(logits.float(), labels, ignore_index=IGNORED, reduction="sum")
+    return total / count.clamp(min=1) * share_of_all(count)
 
 
 def made_worse(pixel_values: Tensor, config: JudgeConfig, rng: StepRandom) -> Tensor:

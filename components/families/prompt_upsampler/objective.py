@@ -12,6 +12,7 @@ from transformers import T5ForConditionalGeneration
 
 from components.contracts import Loss, Objective, Preview, Rows, StepRandom
 from components.data.blend import choose_texts
+from components.diffusion.gathering import share_of_all
 
 from .config import PromptUpsamplerConfig
 from .model import load_text_encoder, new_t5, tokenizer_for
@@ -35,11 +36,14 @@ class UpsamplingObjective:
         return self.t5.parameters()
 
     def loss(self, batch: Mapping[str, Any], rng: StepRandom) -> Loss:
-        """Mean over the tokens of ``labels`` (B, T), -100 where there is none, given ``input_ids`` (B, S)."""
+        """Mean over the tokens of ``labels`` (B, T), -100 where there is none, given ``input_ids`` (B, S).
+
+        Over those of all workers: captions differ in length.
+        """
         out = self.t5(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], labels=batch["labels"])
         is_token = batch["labels"] != _IGNORED
         hits = (out.logits.argmax(-1) == batch["labels"])[is_token]
-        return Loss(out.loss, {"token_accuracy": hits.float().mean()})
+        return Loss(out.loss * share_of_all(is_token.sum()), {"token_accuracy": hits.float().mean()})
 
     def after_step(self, step: int) -> None:
         """Nothing follows a step."""
