@@ -33,7 +33,7 @@ BENCHMARKS: dict[str, Callable[[Path], Iterable[Ratio]]] = {
 def main() -> int:
     """Run the benchmarks that are named, or all; the status says whether they ran, not whether the aims are met."""
     silence_libraries()
-    os.environ["RAY_worker_niceness"] = "0"  # Ray's default is 15: both sides of a ratio must have one priority
+    os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112  # Ray takes 15: both sides of a ratio need one priority
     ratios: list[Ratio] = []
     sys.stdout.write(HEADING)
     with tempfile.TemporaryDirectory(prefix="atelier-bench-") as folder:
