@@ -68,7 +68,7 @@ class DecoderStudy(Frozen):
         for name, one in self.figures().items():
             cells = [
                 _cell(one.psnr, "{:.1f}"),
-                _cell(one.fid, "{:.2f}"),
+                _cell(one.fid, "{:.3g}"),
                 _cell(one.detail_ratio, "{:.1f} %", 100),
                 _cell(one.scene_accuracy, "{:.1f} %", 100),
                 _cell(one.images_per_second, "{:.0f}"),
