@@ -48,7 +48,7 @@ smoke: $(INSTALLED) ## the whole graph in seconds per stage
 test: $(INSTALLED) ## the whole test suite
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
-chaos: $(INSTALLED) ## kill a writer of the lake at every one of its steps, on disk and on S3
+chaos: $(INSTALLED) ## kill writers at every step, jobs, run processes, daemons; prints what happened
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m chaos
 
 check: $(INSTALLED) ## lint, format, architecture, types

@@ -187,7 +187,9 @@ def _start(
     )
     path = target.home.logs / f"{job.label.replace(' ', '-')}.log"
     assert process.stdout is not None
-    threading.Thread(target=_follow, args=(process.stdout, path.open(log_mode, encoding="utf-8"), job.label, lock), daemon=True).start()
+    threading.Thread(
+        target=_follow, args=(process.stdout, path.open(log_mode, encoding="utf-8"), job.label, lock), daemon=True
+    ).start()
     return process
 
 

@@ -32,8 +32,16 @@ def hold(run_id: str) -> None:
     if folder is None or run_id in _held:
         return
     folder.mkdir(parents=True, exist_ok=True)
-    file = (folder / run_id).open("w")
+    path, partial = folder / run_id, folder / f".{run_id}.{os.getpid()}"
+    file = partial.open("w")
     fcntl.flock(file, fcntl.LOCK_SH)  # steps of a run may have processes of their own
+    try:
+        path.hardlink_to(partial)  # nobody sees the file before it is locked
+    except FileExistsError:
+        file = path.open()
+        fcntl.flock(file, fcntl.LOCK_SH)
+    finally:
+        partial.unlink()
     _held[run_id] = file
 
 
@@ -46,7 +54,7 @@ def end_dead_runs(instance: dg.DagsterInstance) -> list[str]:
     if folder is None or not folder.is_dir():
         return []
     dead = []
-    for path in sorted(path for path in folder.iterdir() if _is_free(path)):
+    for path in sorted(path for path in folder.iterdir() if not path.name.startswith(".") and _is_free(path)):
         run = instance.get_run_by_id(path.name)
         if run is not None and not run.is_finished:
             message = (

@@ -1,8 +1,9 @@
 """Processes that end when the process that started them is gone, however that went.
 
-What belongs here: the line between a process and those that it starts. What does not: what any of them does. A process
-that is killed hard cannot end its children, so they watch: the starter holds the writing end of a pipe, which the kernel
-closes with it, and the reading end is their standard input.
+What belongs here: the line between a process and those that it starts. What does not: what any of them does.
+
+A process that is killed hard cannot end its children, so they watch: the starter holds the writing end of a pipe, which
+the kernel closes with it, and the reading end is their standard input.
 """
 
 from __future__ import annotations
