@@ -63,7 +63,7 @@ def mlflow_server(store: str, artifacts: str, environment: dict[str, str], log: 
         for means in (signal.SIGTERM, signal.SIGKILL):
             with suppress(ProcessLookupError, subprocess.TimeoutExpired):
                 os.killpg(server.pid, means)
-                server.wait(60)
+                server.wait(10)
 
 
 def _wait_for(url: str, server: subprocess.Popen, log: Path, seconds: float = 900.0) -> None:

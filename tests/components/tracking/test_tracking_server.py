@@ -80,10 +80,10 @@ def client_of(road: Road):
 
 
 def logged_steps(road: Road, run_id: str) -> list[int]:
-    """The steps of which the server has a loss."""
+    """The steps of which the server has a loss; one that was logged again stands there twice."""
     client = client_of(road)
     name = next(name for name in client.get_run(run_id).data.metrics if name.endswith("/loss"))
-    return sorted(metric.step for metric in client.get_metric_history(run_id, name))
+    return sorted({metric.step for metric in client.get_metric_history(run_id, name)})
 
 
 # --------------------------------------------------------------------------------------------------------- undisturbed
