@@ -132,7 +132,8 @@ class PatientClient:
 class Backlog:
     """What a run notes, in order: told at once, or kept while the server is away and told later.
 
-    A training waits for a note no longer than for one call, and not again before a pause has passed.
+    No training fails for a note: it waits for one no longer than for one call, and not again before a pause has passed;
+    what the server refuses is lost with a warning.
     """
 
     def __init__(self, outage: Outage) -> None:
@@ -143,21 +144,17 @@ class Backlog:
         self._pauses = _pauses()
 
     def add(self, note: Callable[[], Any]) -> None:
-        """Tell the server, now or later. What it refuses for another reason than absence is raised where it is new."""
-        if self._waiting and (time.monotonic() < self._not_before or not self._tell_waiting()):
-            self._keep(note)
-            return
-        try:
-            note()
-        except Exception as error:
-            if not self._outage.is_away(error):
-                raise
-            self._pause(error)
-            self._keep(note)
+        """Tell the server, now or later."""
+        if len(self._waiting) == MAX_WAITING:
+            self._waiting.popleft()
+            self._num_lost += 1
+        self._waiting.append(note)
+        if time.monotonic() >= self._not_before:
+            self._tell()
 
     def flush(self) -> int:
         """Wait until everything is told, as long as the outage's patience lasts; how many notes are lost in all."""
-        while self._waiting and not self._tell_waiting():
+        while self._waiting and not self._tell():
             if self._outage.lasts_too_long():
                 logger.warning(
                     "%d notes of a training are not in the tracking server %s; the lake's record has its losses",
@@ -170,33 +167,23 @@ class Backlog:
                 time.sleep(max(0.0, self._not_before - time.monotonic()))
         return self._num_lost
 
-    def _keep(self, note: Callable[[], Any]) -> None:
-        if len(self._waiting) == MAX_WAITING:
-            self._waiting.popleft()
-            self._num_lost += 1
-        self._waiting.append(note)
-
-    def _tell_waiting(self) -> bool:
+    def _tell(self) -> bool:
         """Tell the notes that wait, the oldest first; whether none is left."""
         while self._waiting:
             try:
                 self._waiting[0]()
             except Exception as error:
                 if self._outage.is_away(error):
-                    self._pause(error)
+                    self._outage.begins(error)
+                    self._not_before = time.monotonic() + next(self._pauses)
                     return False
-                logger.warning(
-                    "a note of a training was refused by %s: %s", self._outage.shown, self._outage.cause(error)
-                )
+                cause = self._outage.cause(error)
+                logger.warning("a note of a training was refused by %s: %s", self._outage.shown, cause)
                 self._num_lost += 1
             self._waiting.popleft()
         self._outage.ends()
         self._pauses = _pauses()
         return True
-
-    def _pause(self, error: Exception) -> None:
-        self._outage.begins(error)
-        self._not_before = time.monotonic() + next(self._pauses)
 
 
 def _pauses() -> Iterator[float]:
