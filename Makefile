@@ -51,7 +51,7 @@ smoke: $(INSTALLED) ## the whole graph in seconds per stage
 test: $(INSTALLED) ## the whole test suite
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
 
-chaos: $(INSTALLED) ## kill a writer of the lake at every one of its steps, on disk and on S3
+chaos: $(INSTALLED) ## kill writers at every step, jobs, run processes, daemons; prints what happened
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m chaos
 
 check: $(INSTALLED) ## lint, format, architecture, types

@@ -290,6 +290,10 @@ class TrackedRun(Protocol):
         """Record a data set that the run read."""
         ...
 
+    def flush(self) -> int:
+        """Wait, within limits, until everything that was logged is kept; how much of it was lost."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class ModelVersion:

@@ -17,6 +17,8 @@ from .checks import check_specs
 from .partitions import SHARDS
 
 OWNERS = ["team:atelier"]
+GPU = "gpu"
+"""The pool of everything that computes with networks, except what has a pool of its own."""
 
 
 def whole_asset(
@@ -42,12 +44,17 @@ def whole_asset(
             code_version=CODE_VERSIONS[name],
             check_specs=check_specs(name),
             partitions_def=partitions_def,
+            pool=_pool(kinds),
         )(function)
 
     return decorate
 
 
-def sharded_asset(*, group: str, kinds: set[str], deps: Sequence[str]) -> Callable[[Any], Any]:
+def _pool(kinds: set[str]) -> str | None:
+    return GPU if "pytorch" in kinds else None
+
+
+def sharded_asset(*, group: str, kinds: set[str], deps: Sequence[str], pool: str | None = None) -> Callable[[Any], Any]:
     """An asset partitioned by shard; a range is one run, in which a failed shard leaves the others standing."""
 
     def decorate(function: Any) -> dg.AssetsDefinition:
@@ -70,6 +77,7 @@ def sharded_asset(*, group: str, kinds: set[str], deps: Sequence[str]) -> Callab
             check_specs=check_specs(name),
             partitions_def=SHARDS,
             backfill_policy=dg.BackfillPolicy.single_run(),
+            pool=pool or _pool(kinds),
         )(function)
 
     return decorate

@@ -18,6 +18,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from components.execution import lifeline
+
 from .home import Home, dagster_url, mlflow_url
 from .jobs import BY_NAME, JOBS, NamedJob
 from .lake_commands import LAKE_COMMANDS, LakeCommand
@@ -385,22 +387,20 @@ def _dev(parsed: argparse.Namespace) -> int:
     home = target.home
     dagster_port = dagster_url().rsplit(":", 1)[1]
     mlflow_port = mlflow_url().rsplit(":", 1)[1]
-    commands = [["-m", "dagster", "dev", "-m", "orchestration.definitions", "-p", dagster_port]]
+    commands = [["dagster", "dev", "-m", "orchestration.definitions", "-p", dagster_port]]
     if home.tracking_uri.startswith("sqlite"):
         store = ["--backend-store-uri", home.tracking_uri, "--default-artifact-root", home.artifacts]
-        commands.append(["-m", "mlflow", "server", *store, "--host", "127.0.0.1", "--port", mlflow_port])
+        commands.append(["mlflow", "server", *store, "--host", "127.0.0.1", "--port", mlflow_port])
     environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     processes = [
-        subprocess.Popen([sys.executable, *command], env=environment, start_new_session=True) for command in commands
+        lifeline.start(name, arguments, env=environment, start_new_session=True) for name, *arguments in commands
     ]
     print(f"Dagster {dagster_url()}\nMLflow  {mlflow_url()}\nCtrl-C ends both", flush=True)
     ended: list[str] = []
     try:
         while not ended:
             time.sleep(0.5)
-            ended = [
-                str(command[1]) for command, one in zip(commands, processes, strict=True) if one.poll() is not None
-            ]
+            ended = [name for (name, *_), one in zip(commands, processes, strict=True) if one.poll() is not None]
     except KeyboardInterrupt:
         print("stopping", flush=True)
     finally:

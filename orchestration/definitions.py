@@ -12,6 +12,7 @@ import dagster as dg
 from . import assets
 from .automation import SENSORS
 from .jobs import JOBS
+from .liveness import dead_runs
 from .resources import ComputeResource, LakeResource, RecipeResource, TrackingResource, WorkspaceResource
 
 
@@ -30,7 +31,7 @@ def build_definitions(resources: Mapping[str, Any] | None = None) -> dg.Definiti
     return dg.Definitions(
         assets=dg.load_assets_from_package_module(assets),
         jobs=[job.define() for job in JOBS],
-        sensors=SENSORS,
+        sensors=[*SENSORS, dead_runs],
         resources={**leaves, "workspace": WorkspaceResource(**leaves)},
         executor=dg.in_process_executor,  # one Ray session and one set of loaded libraries for all steps of a run
     )

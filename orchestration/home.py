@@ -7,16 +7,39 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-DAGSTER_YAML = """\
+POSTGRES = "ATELIER_POSTGRES_URL"
+"""Environment variable with the address of Dagster's PostgreSQL, which several machines share; without it, sqlite."""
+
+_MARK = "# Written by Atelier, which replaces it; take this line out to keep changes of your own."
+_COMMON = """\
 telemetry: {enabled: false}
 nux: {enabled: false}
-concurrency:
-  pools: {default_limit: 1, granularity: run}
-  runs: {max_concurrent_runs: 2}
 run_retries: {enabled: true, max_retries: 1, retry_on_asset_or_op_failure: false}
-run_monitoring: {enabled: true, start_timeout_seconds: 180}
+run_monitoring: {enabled: true, start_timeout_seconds: 180, cancel_timeout_seconds: 180}
 python_logs: {managed_python_loggers: [components, orchestration], python_log_level: INFO}
-retention: {schedule: {purge_after_days: 30}, sensor: {purge_after_days: 7}}
+retention:
+  schedule: {purge_after_days: 30}
+  sensor: {purge_after_days: {skipped: 7, failure: 30, success: 30}}
+"""
+LAPTOP = f"""\
+{_MARK}
+{_COMMON}\
+# The pools: "gpu" for work with networks, "captioner" for recaptioning. A place is taken by a whole run.
+concurrency:
+  pools: {{default_limit: 2, granularity: run}}
+  runs: {{max_concurrent_runs: 2}}
+"""
+SERVER = f"""\
+{_MARK}
+{_COMMON}\
+# The pools: "gpu" for work with networks, "captioner" for recaptioning. A place is taken by a whole run; a pool's own
+# limit is set with `dagster instance concurrency set gpu 4`, or in the UI below Deployment, Concurrency.
+concurrency:
+  pools: {{default_limit: 1, granularity: run}}
+  runs: {{max_concurrent_runs: 10}}
+storage:
+  postgres:
+    postgres_url: {{env: {POSTGRES}}}
 """
 
 
@@ -65,12 +88,27 @@ class Home:
         return self.folder / "logs"
 
     def prepare(self) -> None:
-        """Make the folders and, where there is none, the Dagster instance's configuration."""
+        """Make the folders and the Dagster instance's configuration, unless somebody has written one of their own.
+
+        The configuration never holds the database's address, which the environment gives to each process.
+        """
+        if url := os.environ.get(POSTGRES):
+            os.environ[POSTGRES] = with_driver(url)
         for folder in (self.scratch, self.logs, self.dagster_home, self.folder / "mlflow"):
             folder.mkdir(parents=True, exist_ok=True)
         settings = self.dagster_home / "dagster.yaml"
-        if not settings.exists():
-            settings.write_text(DAGSTER_YAML)
+        wanted, present = (
+            SERVER if os.environ.get(POSTGRES) else LAPTOP,
+            settings.read_text() if settings.exists() else None,
+        )
+        if present is None or (present != wanted and present.startswith(_MARK)):
+            settings.write_text(wanted)
+
+
+def with_driver(url: str) -> str:
+    """A PostgreSQL address that names the driver that is installed: SQLAlchemy's own choice is another."""
+    scheme, separator, rest = url.partition("://")
+    return f"postgresql+psycopg2{separator}{rest}" if scheme in ("postgres", "postgresql") else url
 
 
 def dagster_url() -> str:

@@ -6,6 +6,7 @@ does not: what a job does.
 
 import logging
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -16,8 +17,11 @@ from typing import TextIO
 
 import dagster as dg
 
+from components.execution import lifeline
+
 from .home import Home
 from .jobs import BY_NAME, NamedJob
+from .liveness import end_dead_runs
 from .partitions import register_shards
 
 log = logging.getLogger(__name__)
@@ -66,6 +70,7 @@ def run_job(target: Target, name: str, partition: str | None = None) -> bool:
     job = BY_NAME[name]
     definitions = build_definitions()
     with dg.DagsterInstance.get() as instance:
+        end_dead_runs(instance)
         tags = _shard_range(target, instance) if job.is_sharded else {}
         result = definitions.resolve_job_def(name).execute_in_process(
             instance=instance,
@@ -119,9 +124,11 @@ def run_jobs(
 ) -> dict[str, bool]:
     """Run jobs in processes of their own as soon as what they wait for has succeeded; by label, whether each succeeded.
 
-    Jobs whose parents failed are left out of the result. ``environment`` is added to the processes' own.
+    Jobs whose parents failed are left out of the result. ``environment`` is added to the processes' own. A job whose
+    process was killed from outside is started once more, and makes what is missing; the processes end with this one.
     """
     waiting = list(jobs)
+    crashed: set[str] = set()
     running: dict[str, subprocess.Popen] = {}
     done: dict[str, bool] = {}
     lock = threading.Lock()
@@ -135,14 +142,21 @@ def run_jobs(
             ready = [job for job in waiting if is_ready(job)]
             for job in ready[: side_by_side - len(running)]:
                 waiting.remove(job)
-                running[job.label] = _start(target, job, lock, environment or {})
+                log_mode = "a" if job.label in crashed else "w"
+                running[job.label] = _start(target, job, lock, environment or {}, log_mode)
             if not running:
                 break
             finished = next((label for label, process in running.items() if process.poll() is not None), None)
             if finished is None:
                 time.sleep(0.2)
                 continue
-            done[finished] = running.pop(finished).returncode == 0
+            status = running.pop(finished).returncode
+            if _is_crash(status) and finished not in crashed:
+                crashed.add(finished)
+                _tell(finished, f"killed by {signal.Signals(-status).name}: started once more", lock)
+                waiting.insert(0, next(job for job in jobs if job.label == finished))
+                continue
+            done[finished] = status == 0
     finally:
         for process in running.values():  # an interrupted command must not leave its jobs at work
             process.terminate()
@@ -151,13 +165,21 @@ def run_jobs(
     return done
 
 
-def _start(target: Target, job: NamedJob, lock: threading.Lock, added: Mapping[str, str]) -> subprocess.Popen:
+def _is_crash(status: int) -> bool:
+    """Whether a process was ended by a signal that nobody sends to ask for an end."""
+    return status < 0 and -status not in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+def _start(
+    target: Target, job: NamedJob, lock: threading.Lock, added: Mapping[str, str], log_mode: str
+) -> subprocess.Popen:
     """Start one job; its lines go to the terminal under the job's name, all of its output to a log file."""
     environment = {**os.environ, **added, "OMP_WAIT_POLICY": "passive", "PYTHONUNBUFFERED": "1"}
     environment.setdefault("OMP_NUM_THREADS", "1")
     partition = ["--partition", job.partition] if job.partition else []
-    process = subprocess.Popen(
-        [sys.executable, "-m", "orchestration.cli", "run", job.name, *partition, *target.arguments()],
+    process = lifeline.start(
+        "orchestration.cli",
+        ["run", job.name, *partition, *target.arguments()],
         env=environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -165,19 +187,25 @@ def _start(target: Target, job: NamedJob, lock: threading.Lock, added: Mapping[s
     )
     path = target.home.logs / f"{job.label.replace(' ', '-')}.log"
     assert process.stdout is not None
-    threading.Thread(target=_follow, args=(process.stdout, path, job.label, lock), daemon=True).start()
+    threading.Thread(
+        target=_follow, args=(process.stdout, path.open(log_mode, encoding="utf-8"), job.label, lock), daemon=True
+    ).start()
     return process
 
 
-def _follow(stream: TextIO, path: os.PathLike, name: str, lock: threading.Lock) -> None:
-    with open(path, "w", encoding="utf-8") as file:  # noqa: PTH123
+def _follow(stream: TextIO, file: TextIO, name: str, lock: threading.Lock) -> None:
+    with file:
         for line in stream:
             file.write(line)
             file.flush()
             if line.startswith(MARK):
-                with lock:
-                    sys.stdout.write(f"[{name:11s}] {line[len(MARK) :]}")
-                    sys.stdout.flush()
+                _tell(name, line[len(MARK) :].rstrip("\n"), lock)
+
+
+def _tell(name: str, text: str, lock: threading.Lock) -> None:
+    with lock:
+        sys.stdout.write(f"[{name:11s}] {text}\n")
+        sys.stdout.flush()
 
 
 MARK = "» "  # begins the lines that a person at the terminal should see

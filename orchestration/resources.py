@@ -13,6 +13,7 @@ from pydantic import Field, PrivateAttr
 from components.recipes import RECIPES
 
 from .home import Home, dagster_url, mlflow_url
+from .liveness import hold
 
 
 class RecipeResource(dg.ConfigurableResource):
@@ -102,6 +103,11 @@ class WorkspaceResource(dg.ConfigurableResource):
     lake: dg.ResourceDependency[LakeResource]
     compute: dg.ResourceDependency[ComputeResource]
     tracking: dg.ResourceDependency[TrackingResource]
+
+    def setup_for_execution(self, context: dg.InitResourceContext) -> None:
+        """Tell others that the run has a process."""
+        if context.run:
+            hold(context.run.run_id)
 
     def open(self, context: dg.AssetExecutionContext | None = None) -> Any:
         """The workspace of a run (or of a sensor's tick, where there is no run)."""

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.s3 import FaultyProxy, environment_for, s3_server
+from tests.servers import mlflow_server, postgres_server
 
 if TYPE_CHECKING:
     from components.execution.ray_executor import RayExecutor
@@ -27,6 +28,21 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def can_be_interrupted() -> None:
     """A process that was started in the background ignores Ctrl-C and so do its children; these tests press it."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+_TOLD = pytest.StashKey[list[str]]()
+
+
+@pytest.fixture
+def tell(request: pytest.FixtureRequest) -> Callable[[str], None]:
+    """Put a line into the summary at the end: what was done to something, what happened, how long it took."""
+    return request.config.stash.setdefault(_TOLD, []).append
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Print what tests told."""
+    for line in config.stash.get(_TOLD, []):
+        terminalreporter.write_line(line)
 
 
 @pytest.fixture(scope="session")
@@ -69,3 +85,33 @@ def bucket(s3: FaultyProxy) -> str:
     name = f"bucket-{uuid.uuid4().hex[:12]}"
     s3fs.S3FileSystem().mkdir(name)
     return f"s3://{name}"
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[dict[str, str]]:
+    """A real PostgreSQL with two empty databases: their addresses by name (dagster, mlflow)."""
+    with postgres_server("dagster", "mlflow") as addresses:
+        yield addresses
+
+
+@pytest.fixture(scope="session")
+def artifacts(s3_endpoint: str) -> str:
+    """The URI of a bucket for MLflow's artifacts."""
+    import s3fs
+
+    keys = environment_for(s3_endpoint)
+    bucket = "mlflow-artifacts"
+    s3fs.S3FileSystem(
+        endpoint_url=s3_endpoint, key=keys["AWS_ACCESS_KEY_ID"], secret=keys["AWS_SECRET_ACCESS_KEY"]
+    ).mkdir(bucket)
+    return f"s3://{bucket}"
+
+
+@pytest.fixture(scope="session")
+def tracking_server(
+    postgres: dict[str, str], artifacts: str, s3_endpoint: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[str]:
+    """A real MLflow tracking server on PostgreSQL, with its artifacts on S3; its address."""
+    log = tmp_path_factory.mktemp("mlflow") / "server.log"
+    with mlflow_server(postgres["mlflow"], artifacts, environment_for(s3_endpoint), log) as address:
+        yield address

@@ -34,6 +34,7 @@ from .images import ImageLimits, NormalisedImage, Rejection, normalise_caption
 from .lake import ROWS_PER_GROUP
 from .picture_process import LocalNormaliser, Normaliser
 from .sources import within_time
+from .storage import named_failures
 
 MAX_KEY_CHARS = 512
 MAX_DETAIL_CHARS = 500
@@ -153,15 +154,21 @@ class _Spool:
     """Rows in an anonymous temporary file: a picture, then its other columns as JSON."""
 
     def __init__(self, folder: Path | None) -> None:
-        self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115  # closed with the last reference
+        self._file = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115  # closed with the last reference
+        self._folder = str(folder or tempfile.gettempdir())
 
     def add(self, image: bytes, columns: Mapping[str, Any], identity: bytes) -> _Place:
         """Put a row at the end."""
-        start = self._file.seek(0, os.SEEK_END)
         told = json.dumps({**columns, "colours": columns["colours"].hex()}).encode()
-        self._file.write(image)
-        self._file.write(told)
+        with named_failures(self._folder, "written", OSError):
+            start = self._file.seek(0, os.SEEK_END)
+            self._write(image + told)
         return _Place(start, len(image), len(told), identity)
+
+    def _write(self, data: bytes) -> None:
+        left = memoryview(data)
+        while left:
+            left = left[self._file.write(left) :]  # a disk that is nearly full takes a part
 
     def image(self, place: _Place) -> bytes:
         """A row's picture."""

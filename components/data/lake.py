@@ -79,7 +79,7 @@ class Lake(Storage):
         """Raise :class:`LakeError` now rather than after hours of work."""
         probe = f"{PROBE}{uuid.uuid4().hex}"
         try:
-            self.write_bytes(probe, b"")
+            self.write_bytes(probe, bytes(4096))  # an empty file fits on a full disk
             self.remove(probe)
         except (StorageError, OSError) as error:
             raise LakeError(

@@ -17,6 +17,8 @@ import pyarrow.parquet as pq
 
 from components.schemas import TableContract
 
+from .storage import named_failures
+
 
 @contextmanager
 def spooled_part(
@@ -24,7 +26,10 @@ def spooled_part(
 ) -> Iterator[tuple[Path, str]]:
     """The part as a temporary file below ``scratch``, and the digest of its bytes (16 hexadecimal digits)."""
     with tempfile.NamedTemporaryFile(dir=scratch) as file:
-        with pq.ParquetWriter(file, contract.schema, compression="zstd") as writer:
+        with (
+            named_failures(file.name, "written", OSError),
+            pq.ParquetWriter(file, contract.schema, compression="zstd") as writer,
+        ):
             num_groups = 0
             for table in row_groups:
                 writer.write_table(table.select(contract.schema.names).cast(contract.schema))

@@ -16,6 +16,7 @@ from filelock import FileLock
 
 from .lake import Lake, Record, digest_of
 from .pixels import Fit, decode_pixels
+from .storage import named_failures
 
 
 class Scratch:
@@ -66,6 +67,7 @@ class Scratch:
 
         def fill(file: Path) -> None:
             mapped = np.lib.format.open_memmap(file, mode="w+", dtype=dtype, shape=shape)
+            _reserve(file)
             number = -1
             for number, row in enumerate(rows):
                 mapped[number] = row
@@ -84,7 +86,8 @@ class Scratch:
                 if not file.exists():
                     partial = file.with_name(f"{file.name}.{os.getpid()}.partial")
                     try:
-                        fill(partial)
+                        with named_failures(str(file), "written", OSError):
+                            fill(partial)
                         partial.replace(file)
                     finally:
                         partial.unlink(missing_ok=True)
@@ -93,6 +96,13 @@ class Scratch:
     def _batches(self, parts: Sequence[Record], columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
         for part in parts:
             yield from self.lake.batches(part.path, columns)
+
+
+def _reserve(file: Path) -> None:
+    """Take a file's place on the disk now: where that is full, a page written through a map would kill the process."""
+    if hasattr(os, "posix_fallocate"):
+        with file.open("r+b") as mapped:
+            os.posix_fallocate(mapped.fileno(), 0, file.stat().st_size)
 
 
 def num_rows_of(parts: Sequence[Record]) -> int:

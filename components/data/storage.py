@@ -10,6 +10,7 @@ for (30); an answer that is slow but goes on is waited for.
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import tempfile
@@ -27,6 +28,7 @@ from fsspec.implementations.local import LocalFileSystem
 PARTIAL = ".partial"  # the end of a hidden file or folder's name while it is being written
 PART_BYTES = 16 * 2**20  # of an upload to S3; files of two parts and more are sent in parts, and appear with the last
 MAX_PARTS = 10_000  # S3 takes no more
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the disk, somebody's share of it, or what a process may write
 PASSES_OF_S3FS = 4  # s3fs reads a body again when it breaks off; each pass has all of botocore's attempts
 
 
@@ -75,21 +77,41 @@ def open_file(uri: str) -> Iterator[IO[bytes]]:
 def named_failures(uri: str, what: str, kinds: type[Exception] = Exception) -> Iterator[None]:
     """Turn whatever fails in the block into a :class:`StorageError` that says that ``uri`` cannot be ``what``.
 
-    Storage drivers and decoders raise many things, so by default every exception counts. A file that is missing where
-    it should be read stays a FileNotFoundError: what it means, the caller knows.
+    Storage drivers and decoders raise many things, so by default every exception counts, and a full disk always does. A
+    file that is missing where it should be read stays a FileNotFoundError: what it means, the caller knows.
     """
     try:
         yield
     except StorageError:
         raise
-    except kinds as error:
+    except Exception as error:
+        if not isinstance(error, kinds) and not is_full(error):
+            raise
         if what == "read" and isinstance(error, FileNotFoundError):
             raise
         cause = ": ".join(filter(None, [type(error).__name__, str(error).rstrip(".")]))
-        raise StorageError(f"{uri} cannot be {what}: {cause}. {_remedy(uri)}") from error
+        raise StorageError(f"{uri} cannot be {what}: {cause}. {_remedy(uri, error)}") from error
 
 
-def _remedy(uri: str) -> str:
+def is_full(error: BaseException | None) -> bool:
+    """Whether something failed, at first, because a disk is full; some libraries tell it in words only."""
+    while error is not None:
+        if (isinstance(error, OSError) and error.errno in FULL) or os.strerror(errno.ENOSPC) in str(error):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def _remedy(uri: str, error: Exception) -> str:
+    if is_full(error) and "://" not in uri:
+        folder = next(path for path in (Path(uri), *Path(uri).parents) if path.is_dir())
+        disk = shutil.disk_usage(folder)
+        return (
+            f"The disk of {folder} has {disk.free / 2**20:.1f} of {disk.total / 2**20:.0f} MiB free. Make room there "
+            "(`atelier gc --delete` removes what no record names, and the scratch folder may be emptied), or move "
+            "ATELIER_HOME, ATELIER_LAKE or TMPDIR to a larger one, then run the same command again: what is whole is "
+            "kept"
+        )
     if "://" in uri:
         return (
             "Requests were repeated where that could help; check the connection, AWS_ENDPOINT_URL and the credentials, "

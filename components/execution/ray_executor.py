@@ -44,6 +44,7 @@ _TRAIN_ENVIRONMENT = {
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
 }
 _LOCAL = "local"
+_MAX_LOST_WORKERS = 2  # of one place in a map's pool, and on one item
 
 
 class LostWorker(RuntimeError):
@@ -101,8 +102,8 @@ class RayExecutor:
 
         Items, results and ``factory`` are pickled. Each worker calls ``factory`` once, with OpenMP held to
         ``max(1, int(num_cpus))`` threads. What ``factory`` or the work raises is raised here, with the worker's
-        traceback as a note. A lost worker is replaced on a cluster of several nodes; on one node it ends the map,
-        because there it means a crash.
+        traceback as a note. A lost worker (killed, out of memory, its node gone) is replaced and its items are done
+        again; an item that takes its worker with it time after time ends the map.
 
         Raises ``InsufficientResources`` at the call where no node holds even one worker.
         """
@@ -114,7 +115,7 @@ class RayExecutor:
         if capacity < 1:
             raise InsufficientResources(_shortage(1, capacity, resources, nodes))
         pool = max(1, min(capacity, len(items), max_workers or capacity))
-        return self._stream(factory, items, resources, pool, num_restarts=0 if len(nodes) == 1 else 2)
+        return self._stream(factory, items, resources, pool)
 
     def fit(
         self,
@@ -186,7 +187,6 @@ class RayExecutor:
         items: Sequence[Any],
         resources: Resources,
         pool: int,
-        num_restarts: int,
     ) -> Iterator[Any]:
         import ray.data
         from ray.util.annotations import RayDeprecationWarning
@@ -209,8 +209,8 @@ class RayExecutor:
                 compute=ray.data.ActorPoolStrategy(min_size=1, max_size=pool, initial_size=pool),
                 num_cpus=resources.num_cpus,
                 num_gpus=resources.num_gpus,
-                max_restarts=num_restarts,
-                max_task_retries=num_restarts,
+                max_restarts=_MAX_LOST_WORKERS,
+                max_task_retries=_MAX_LOST_WORKERS,
                 runtime_env={"env_vars": _thread_environment(resources)},
             )
         batches = iter(results.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=1))

@@ -12,6 +12,7 @@ import json
 import logging
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -33,7 +34,9 @@ from components.contracts import (
 )
 from components.data.lake import digest_of
 from components.data.scratch import Scratch
+from components.data.storage import named_failures
 from components.recipes.recipe import Trained
+from components.tracking.outage import TrackerAway
 
 from .progress import Progress, silence_libraries
 from .rows import SplitRows, load_rows, with_text
@@ -150,41 +153,49 @@ def fit_stage(
     kept_as: KeptAs | None = None,
     sampling: SamplingPlan | None = None,
 ) -> Fitted:
-    """Train what the stage of a model asset says, keep the folder and register its version as ``candidate``."""
+    """Train what the stage of a model asset says, keep the folder and register its version as ``candidate``.
+
+    A model that was kept and could not be registered, because the tracking server was away, is not trained again.
+    """
     stage, section, kept_as = STAGES[asset], section_of(ws, asset), kept_as or KeptAs(asset)
     training = section.training
     parents = [registry for name in stage.parents if (registry := ws.parent(name, kept_as.parents.get(name)).registry)]
-    run = ws.tracker.start(
-        ws.registry_name(kept_as.asset, kept_as.shard),
-        section.model_dump(mode="json"),
-        {**ws.run_tags, "asset": kept_as.label, "recipe": ws.recipe.name},
-    )
+    checkpoints = _checkpoints(ws, asset, kept_as, fingerprint)
+    result = _unregistered(ws, kept_as, checkpoints)
+    run = _run_of(ws, kept_as, section, result)
     try:
-        run.log_input(stage.reads, ws.lake.uri(ws.parent(stage.reads).path), inputs[stage.reads], "training")
-        result = ws.executor.fit(
-            fit_model,
-            {
-                "workspace": spec_of(ws),
-                "asset": asset,
-                "kept_as": kept_as,
-                "sampling": sampling,
-                "fingerprint": fingerprint,
-                "run_id": run.run_id,
-            },
-            num_workers=training.num_workers,
-            resources=Resources(training.num_threads, training.num_gpus_per_worker),
-            elasticity=Elasticity(training.gang_sizes, training.max_lost_workers),
-        )
+        if result is None:
+            run.log_input(stage.reads, ws.lake.uri(ws.parent(stage.reads).path), inputs[stage.reads], "training")
+            result = ws.executor.fit(
+                fit_model,
+                {
+                    "workspace": spec_of(ws),
+                    "asset": asset,
+                    "kept_as": kept_as,
+                    "sampling": sampling,
+                    "fingerprint": fingerprint,
+                    "run_id": run.run_id,
+                },
+                num_workers=training.num_workers,
+                resources=Resources(training.num_threads, training.num_gpus_per_worker),
+                elasticity=Elasticity(training.gang_sizes, training.max_lost_workers),
+            )
+        if result["num_unlogged"]:
+            for step, scalars in result["losses"]:
+                run.log_metrics(scalars, step=step)
+        version = register(ws, kept_as, result["version"], run, inputs, parents)
+        if not stage.is_gated:
+            ws.tracker.set_alias(version, "champion")
+        ws.tracker.finish(run)
     except BaseException:
-        ws.tracker.finish(run, failed=True)
+        with suppress(TrackerAway):
+            ws.tracker.finish(run, failed=True)
         raise
-    version = register(ws, kept_as, result["version"], run, inputs, parents)
-    ws.tracker.finish(run)
-    if not stage.is_gated:
-        ws.tracker.set_alias(version, "champion")
+    drawn = Sketchbook(sampling, checkpoints).drawn()
+    checkpoints.clear()
     made = Made(
         data_version=result["version"],
-        path=f"{ws.lake.place(kept_as.asset, 'model', kept_as.shard)}/{result['version']}",
+        path=_model_path(ws, kept_as, result["version"]),
         metadata={
             **result["metrics"],
             "steps": training.num_steps,
@@ -199,7 +210,43 @@ def fit_stage(
         pictures={name: _open_picture(ws, path) for name, path in result["pictures"].items()},
         registry=str(version),
     )
-    return Fitted(made, result["drawn"])
+    return Fitted(made, drawn)
+
+
+def _model_path(ws: Workspace, kept_as: KeptAs, version: str) -> str:
+    return f"{ws.lake.place(kept_as.asset, 'model', kept_as.shard)}/{version}"
+
+
+_RESULT = "result.json"  # beside the checkpoints, from the end of a training until its model is registered
+
+
+def _checkpoints(ws: Workspace, asset: str, kept_as: KeptAs, fingerprint: str) -> Checkpoints:
+    from components.training.checkpoint import Checkpoints
+
+    folder = f"checkpoints/{kept_as.asset}-{fingerprint}"
+    return Checkpoints(ws.lake, folder, section_of(ws, asset).training.num_checkpoints)
+
+
+def _unregistered(ws: Workspace, kept_as: KeptAs, checkpoints: Checkpoints) -> Mapping[str, Any] | None:
+    """What an earlier training left whose model lies in the lake and was never registered."""
+    note = None if ws.is_forced else checkpoints.read_note(_RESULT)
+    result = json.loads(note) if note else None
+    if result is None or not ws.lake.exists(_model_path(ws, kept_as, result["version"])):
+        return None
+    log.info("%s is trained already and is registered now (%s)", kept_as.label, result["version"])
+    return result
+
+
+def _run_of(ws: Workspace, kept_as: KeptAs, section: Trained, result: Mapping[str, Any] | None) -> TrackedRun:
+    """The tracker's run of an earlier training's ``result``, where it still is; else a new one."""
+    if result is not None:
+        with suppress(LookupError):
+            return ws.tracker.resume(result["run_id"])
+    return ws.tracker.start(
+        ws.registry_name(kept_as.asset, kept_as.shard),
+        section.model_dump(mode="json"),
+        {**ws.run_tags, "asset": kept_as.label, "recipe": ws.recipe.name},
+    )
 
 
 def register(
@@ -207,7 +254,7 @@ def register(
 ) -> ModelVersion:
     """Register the model folder's version and make it ``candidate``."""
     tags = {**ws.run_tags, "data_version": version, **{f"input.{name}": value[:200] for name, value in inputs.items()}}
-    uri = ws.lake.uri(f"{ws.lake.place(kept_as.asset, 'model', kept_as.shard)}/{version}")
+    uri = ws.lake.uri(_model_path(ws, kept_as, version))
     name = ws.registry_name(kept_as.asset, kept_as.shard)
     registered = ws.tracker.register(name, uri, run=run, tags=tags, parents=parents)
     ws.tracker.set_alias(registered, "candidate")
@@ -216,28 +263,29 @@ def register(
 
 def fit_model(gang: Gang, config: Mapping[str, Any]) -> Mapping[str, Any]:
     """Run on a training worker: build the family from the lake, train it, and (rank 0) keep its folder in the lake."""
-    from components.training.checkpoint import Checkpoints
-
     ws, asset, kept_as = open_workspace(config["workspace"]), config["asset"], config["kept_as"]
-    folder = f"checkpoints/{kept_as.asset}-{config['fingerprint']}"
-    checkpoints = Checkpoints(ws.lake, folder, section_of(ws, asset).training.num_checkpoints)
+    checkpoints = _checkpoints(ws, asset, kept_as, config["fingerprint"])
     trainer = new_trainer(ws, asset, gang, checkpoints, kept_as.parents)
     run = ws.tracker.resume(config["run_id"]) if gang.rank == 0 else None
     followed = _follow(trainer, kept_as.label, run, Sketchbook(config["sampling"], checkpoints))
     with trainer.averaged_weights() as family:
         if run is None:
             return {}
-        result = _keep(ws, asset, kept_as, family, run, followed.history)
-    checkpoints.clear()
+        kept = _keep(ws, asset, kept_as, family, run, followed.history)
     last = followed.last
-    return {
-        **result,
+    result = {
+        **kept,
+        "run_id": run.run_id,
         "early_weights": followed.early,
-        "drawn": followed.drawn,
         "num_rows": trainer.family.num_rows,
         "rows_per_second": round(last.rows_per_second, 1) if last else 0.0,
         "flops_utilisation": round(last.utilisation, 3) if last else 0.0,
+        "num_unlogged": 1,  # until the tracker has everything, which may take a while
     }
+    checkpoints.write_note(_RESULT, json.dumps(result).encode())
+    result["num_unlogged"] = run.flush()
+    checkpoints.write_note(_RESULT, json.dumps(result).encode())
+    return result
 
 
 def new_trainer(
@@ -376,7 +424,6 @@ class _Followed:
     history: list[tuple[int, Mapping[str, float]]]
     last: TrainStep | None
     early: Mapping[str, Any]
-    drawn: Mapping[int, Mapping[str, np.ndarray]]
 
 
 _EARLY = "early_weights.json"
@@ -405,7 +452,7 @@ def _follow(trainer: Trainer, label: str, run: TrackedRun | None, sketchbook: Sk
                 if run is not None and is_shown and (picture := family.preview().image) is not None:
                     run.log_image(picture, f"samples/{step.step:06d}.png")
     early = json.loads(notes.read_note(_EARLY) or b"{}")  # a resumed training wrote it before it was stopped
-    return _Followed(history, step, early, sketchbook.drawn() if run is not None else {})
+    return _Followed(history, step, early)
 
 
 def _log_step(run: TrackedRun, step: TrainStep) -> None:
@@ -438,7 +485,8 @@ def _keep(
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) / asset
         folder.mkdir()
-        family.save(folder)
+        with named_failures(str(folder), "written", OSError):
+            family.save(folder)
         version = ws.lake.add_folder(place, folder)
     pictures = {}
     if preview.image is not None:

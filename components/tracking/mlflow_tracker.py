@@ -14,14 +14,16 @@ import os
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlsplit
 
 from components.contracts import ModelVersion, TrackedRun
 
 from .local_tracker import flatten
+from .outage import Backlog, Outage, PatientClient, without_credentials
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -36,20 +38,27 @@ _ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",  # ``outage`` repeats what is not answered
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
 }
+_SECONDS_TO_FIND = 10.0  # a server that is just starting
 _MAX_PER_BATCH = 100  # parameters and tags; metrics may be 1000
 _MAX_DIGEST_LENGTH = 36
 _MAX_TAG_LENGTH = 5000  # of a run's tag; MLflow 2 servers take no more
 
 
 class MlflowRun:
-    """One MLflow run (``contracts.TrackedRun``). ``url`` opens it in the UI where a server was named."""
+    """One MLflow run (``contracts.TrackedRun``). ``url`` opens it in the UI where a server was named.
 
-    def __init__(self, client: MlflowClient, run_id: str, path: str, url: str | None) -> None:
+    What is logged while the server is away waits in this process (``outage``).
+    """
+
+    def __init__(self, client: MlflowClient, outage: Outage, run_id: str, path: str, url: str | None) -> None:
         self.run_id = run_id
         self.path = path
         self.url = url
         self._client = client
+        self._backlog = Backlog(outage)
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Log figures at a step (0 without one), in one request."""
@@ -58,15 +67,16 @@ class MlflowRun:
         now = int(time.time() * 1000)
         entities = [Metric(name, float(value), now, step or 0) for name, value in metrics.items()]
         for first in range(0, len(entities), _MAX_PER_BATCH):
-            self._client.log_batch(self.run_id, metrics=entities[first : first + _MAX_PER_BATCH])
+            batch = entities[first : first + _MAX_PER_BATCH]
+            self._backlog.add(partial(self._client.log_batch, self.run_id, metrics=batch))
 
     def log_image(self, image: Image.Image, name: str) -> None:
         """Keep the picture as an artifact."""
-        self._client.log_image(self.run_id, image, artifact_file=name)
+        self._backlog.add(partial(self._client.log_image, self.run_id, image, artifact_file=name))
 
     def log_text(self, text: str, name: str) -> None:
         """Keep the text as an artifact."""
-        self._client.log_text(self.run_id, text, name)
+        self._backlog.add(partial(self._client.log_text, self.run_id, text, name))
 
     def log_input(self, name: str, uri: str, digest: str, context: str) -> None:
         """Record the data set, with MLflow's 36 characters of its digest (and all of it in a tag)."""
@@ -75,14 +85,19 @@ class MlflowRun:
         kind = urlsplit(uri).scheme.replace("file", "") or "local"
         dataset = Dataset(name, digest[:_MAX_DIGEST_LENGTH], kind, json.dumps({"uri": uri}))
         tags = [InputTag("mlflow.data.context", context), InputTag("digest", digest[:500])]
-        self._client.log_inputs(self.run_id, datasets=[DatasetInput(dataset, tags)])
+        self._backlog.add(partial(self._client.log_inputs, self.run_id, datasets=[DatasetInput(dataset, tags)]))
+
+    def flush(self) -> int:
+        """Wait, within limits, until everything is kept; how much was lost."""
+        return self._backlog.flush()
 
 
 class MlflowTracker:
     """Implements ``contracts.Tracker`` on an MLflow server or database; connects at the first use.
 
-    ``artifact_root`` (a path or URI) is where artifacts lie when no server keeps them; next to an sqlite file it is
-    ``artifacts``. May be pickled. Nothing of it is kept in the process's state, so trackers of several URIs coexist.
+    A server that is away is waited for (``outage``), then ``TrackerAway`` names it. ``artifact_root`` (a path or URI)
+    is where artifacts lie when no server keeps them; next to an sqlite file it is ``artifacts``. May be pickled.
+    Nothing of it is kept in the process's state, so trackers of several URIs coexist.
     """
 
     def __init__(self, uri: str, artifact_root: str | None = None, experiment: str = "atelier") -> None:
@@ -90,13 +105,19 @@ class MlflowTracker:
         self.artifact_root = artifact_root
         self.experiment = experiment
         self._connection: tuple[MlflowClient, str] | None = None
+        self._raw: MlflowClient | None = None
+        self._outage = Outage(uri, _is_away)
 
     def __reduce__(self) -> tuple[type[MlflowTracker], tuple[str | None, str | None, str]]:
         return MlflowTracker, (self.uri, self.artifact_root, self.experiment)
 
     def prepare(self) -> None:
-        """Migrate the database and make the experiment, once for all processes; nothing happens the second time."""
-        self._connect()
+        """Migrate the database and make the experiment, once for all processes; nothing happens the second time.
+
+        A server that does not answer is not waited for long here: its address may be wrong.
+        """
+        with self._outage.limited(_SECONDS_TO_FIND):
+            self._connect()
 
     def start(self, name: str, params: Mapping[str, Any], tags: Mapping[str, str]) -> MlflowRun:
         """Start a run with its parameters, flattened to dotted names."""
@@ -128,9 +149,11 @@ class MlflowTracker:
         return self._run(run_id, run.info.experiment_id)
 
     def finish(self, run: TrackedRun, *, failed: bool = False) -> None:
-        """End the run as FINISHED or FAILED."""
+        """End the run as FINISHED or FAILED; a failed one does not wait for a server that is away."""
         client, _ = self._connect()
-        client.set_terminated(run.run_id, status="FAILED" if failed else "FINISHED")
+        with self._outage.limited(0) if failed else nullcontext():
+            run.flush()
+            client.set_terminated(run.run_id, status="FAILED" if failed else "FINISHED")
 
     def register(
         self, name: str, folder_uri: str, *, run: TrackedRun | None, tags: Mapping[str, str], parents: Sequence[str]
@@ -147,6 +170,7 @@ class MlflowTracker:
             version = self.register(name, folder_uri, run=made, tags=tags, parents=parents)
             self.finish(made)
             return version
+        run.flush()
         from mlflow.entities import LoggedModelInput, LoggedModelOutput
         from mlflow.exceptions import MlflowException
 
@@ -213,10 +237,11 @@ class MlflowTracker:
         return _run_path(client.get_run(run.run_id).info.experiment_id, run.run_id)
 
     def _run(self, run_id: str, experiment_id: str) -> MlflowRun:
-        client, _ = self._connect()
         path = _run_path(experiment_id, run_id)
         has_ui = urlsplit(self.uri or "").scheme in ("http", "https")
-        return MlflowRun(client, run_id, path, f"{(self.uri or '').rstrip('/')}/{path}" if has_ui else None)
+        url = f"{without_credentials(self.uri or '').rstrip('/')}/{path}" if has_ui else None
+        assert self._raw is not None
+        return MlflowRun(self._raw, self._outage, run_id, path, url)
 
     def _connect(self) -> tuple[MlflowClient, str]:
         """The client and the experiment's id."""
@@ -227,7 +252,8 @@ class MlflowTracker:
 
             logging.getLogger("mlflow.store").setLevel(logging.WARNING)
             with _first_come(_sqlite_file(self.uri or "")):
-                client = MlflowClient(self.uri, self.uri)
+                self._raw = MlflowClient(self.uri, self.uri)
+                client = cast("MlflowClient", PatientClient(self._raw, self._outage))
                 self._connection = client, self._experiment_id(client)
         return self._connection
 
@@ -269,6 +295,18 @@ class MlflowTracker:
             except (MlflowException, KeyError):
                 logger.warning("the parent %s is not a version in %s: it is kept as a tag only", one, self.uri)
         return ids
+
+
+def _is_away(error: Exception) -> bool:
+    """Whether a call failed because the server, or the database behind it, does not answer for now."""
+    from mlflow.exceptions import MlflowException
+    from requests.exceptions import HTTPError, RequestException
+
+    if isinstance(error, MlflowException):
+        return error.get_http_status_code() in (429, 500, 502, 503, 504)
+    if isinstance(error, HTTPError) and error.response is not None:
+        return error.response.status_code == 429 or error.response.status_code >= 500
+    return isinstance(error, RequestException)
 
 
 def _write_pointer(folder: Path, folder_uri: str, run_id: str, model_id: str) -> None:

@@ -12,6 +12,7 @@ from orchestration.resources import WorkspaceResource
     group="captioning",
     kinds={"parquet", "pytorch", "ray"},
     deps=["raw_pairs", "champion_captioners", "clip"],
+    pool="captioner",
 )
 def recaptioned(context: dg.AssetExecutionContext, workspace: WorkspaceResource) -> Iterator:
     """Short and descriptive captions of one shard.

@@ -12,6 +12,7 @@ from PIL import Image
 from components.data.lake import Lake, Record
 from components.data.picked import PickedArray, PickedTexts
 from components.data.scratch import Scratch
+from components.data.storage import StorageError
 from components.schemas import LATENTS, RAW_PAIRS
 
 
@@ -82,7 +83,7 @@ def test_a_file_that_breaks_off_is_not_taken_for_whole(lake: Lake, tmp_path: Pat
         yield np.zeros(2)
         raise OSError("no space left on device")
 
-    with pytest.raises(OSError, match="no space left"):
+    with pytest.raises(StorageError, match=r"numbers\.npy cannot be written: OSError: no space left"):
         scratch.array("numbers.npy", (2, 2), np.dtype(np.float32), rows())
     with pytest.raises(ValueError, match=r"numbers\.npy: 1 rows came for an array of 2"):
         scratch.array("numbers.npy", (2, 2), np.dtype(np.float32), [np.zeros(2)])
