@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from components.data.lake import CURRENT, LATEST, PROBE, RECORD, Lake, Record
 from components.data.storage import PARTIAL, FileInfo
 
-from .lineage import ancestry
+from .ancestry import ancestry
 from .study import ASSET as STUDY
 from .versions import CODE_VERSIONS
 from .workspace import Workspace, kind_of

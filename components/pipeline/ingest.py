@@ -29,12 +29,15 @@ from components.data.pictures import captioned_grid
 from components.data.pixels import decode_pixels
 from components.data.sources import UnreadableShard
 from components.data.storage import StorageError
+from components.execution.memory import forget_peak_memory
+from components.execution.usage import Meter, metered
 
+from .backfill import estimate_of, rows_expected
 from .lineage import Ledger
 from .opt_outs import opt_outs_of, opted_out
 from .progress import tracked
 from .row_filters import filter_versions, load_filters
-from .shards import Caught, ShardResult, guarded
+from .shards import Caught, ShardResult, guarded, pictures_per_second
 from .spec import open_workspace, spec_of
 from .workspace import Made, Outcome, UnfitParent, Workspace
 
@@ -85,22 +88,26 @@ def ingest(ws: Workspace, shards: Sequence[str]) -> Iterator[ShardResult]:
             waiting.append((shard, fingerprint, inputs))
     if not waiting:
         return
-    spec = spec_of(ws)
+    log.info("%s", estimate_of(ws, "raw_pairs", len(waiting), rows_expected(ws, [shard for shard, *_ in waiting])))
+    forget_peak_memory()
+    spec, meter = spec_of(ws), Meter()
     results = ws.executor.map(
-        guarded(partial(_ingest_worker, spec)),
+        metered(guarded(partial(_ingest_worker, spec))),
         [(shard, inputs["source"]) for shard, _, inputs in waiting],
         resources=Resources(1.0),
     )
     results = tracked(results, log, "raw_pairs", len(waiting), "shards")
-    for (shard, fingerprint, inputs), result in zip(waiting, results, strict=True):
+    started = time.perf_counter()
+    for (shard, fingerprint, inputs), answer in zip(waiting, results, strict=True):
+        usage, result = meter.lap().with_workers([answer.usage]), answer.result
         if isinstance(result, Caught):
             yield ShardResult(shard, failure=f"raw_pairs[{shard}] from {uris[int(shard)]}: {result.message}")
             continue
-        seconds = result.pop("seconds")
-        yield ShardResult(
-            shard,
-            ws.keep("raw_pairs", fingerprint, inputs, Made(**result), seconds=seconds, shard=shard),
-        )
+        result["metadata"] |= pictures_per_second(result["metadata"]["read"], answer.seconds)
+        seconds, started = time.perf_counter() - started, time.perf_counter()
+        made = Made(**result)
+        outcome = ws.keep("raw_pairs", fingerprint, inputs, made, seconds=seconds, usage=usage, shard=shard)
+        yield ShardResult(shard, outcome)
 
 
 def _ingest_worker(spec: Mapping[str, Any]) -> Callable[[tuple[str, str]], dict[str, Any]]:
@@ -111,7 +118,6 @@ def _ingest_worker(spec: Mapping[str, Any]) -> Callable[[tuple[str, str]], dict[
     ws.scratch.mkdir(parents=True, exist_ok=True)
 
     def work(item: tuple[str, str]) -> dict[str, Any]:
-        started = time.perf_counter()
         shard, state = item
         uri = reader.shards()[int(shard)]
         result = ingest_shard(
@@ -140,7 +146,6 @@ def _ingest_worker(spec: Mapping[str, Any]) -> Callable[[tuple[str, str]], dict[
                 "uri": uri,
             },
             "pictures": {"sample": _sample(result.head(8))} if result.num_kept else {},
-            "seconds": time.perf_counter() - started,
         }
 
     return work

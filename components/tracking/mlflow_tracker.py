@@ -132,6 +132,11 @@ class MlflowTracker:
         client, _ = self._connect()
         client.set_terminated(run.run_id, status="FAILED" if failed else "FINISHED")
 
+    def log_metrics(self, run_id: str, metrics: Mapping[str, float]) -> None:
+        """Log figures with a run that may have ended."""
+        client, experiment_id = self._connect()
+        MlflowRun(client, run_id, _run_path(experiment_id, run_id), None).log_metrics(metrics)
+
     def register(
         self, name: str, folder_uri: str, *, run: TrackedRun | None, tags: Mapping[str, str], parents: Sequence[str]
     ) -> ModelVersion:
