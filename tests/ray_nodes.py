@@ -36,7 +36,7 @@ class Nodes:
 def ray_nodes(cpus_of_nodes: Sequence[int], environment: Mapping[str, str]) -> Iterator[Nodes]:
     """A head and workers with so many CPUs each; ``environment`` is what Ray jobs will see. All end with the block."""
     folder = Path(tempfile.mkdtemp(prefix="ray-", dir="/tmp"))  # its sockets' paths must be short
-    gcs, dashboard, client = _free_ports(3)
+    gcs, dashboard, client = free_ports(3)
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     secret = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
     quiet = {"RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0", "RAY_USAGE_STATS_ENABLED": "0"}
@@ -81,7 +81,8 @@ def _end(process: subprocess.Popen) -> None:
     process.wait()
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
+    """Ports of this machine that nobody listens on now."""
     sockets = [socket.socket() for _ in range(count)]
     try:
         for one in sockets:

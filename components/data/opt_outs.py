@@ -18,6 +18,7 @@ import numpy as np
 import pyarrow as pa
 from pydantic import Field, ValidationError, field_validator, model_validator
 
+from components.addresses import without_credentials
 from components.contracts import Frozen
 
 from .perceptual_hash import distances, parse_hash
@@ -114,8 +115,9 @@ def _entries(uri: str) -> Sequence[OptOut]:
             lines = file.read().decode("utf-8").splitlines()
     except (FileNotFoundError, UnicodeDecodeError) as error:
         raise OptOutError(
-            f"the opt-out list {uri} cannot be read ({type(error).__name__}); nothing is trained without it: mend the "
-            "address (opt_out in dataset.yaml, or ATELIER_OPT_OUT) or the file, which is UTF-8 JSON lines"
+            f"the opt-out list {without_credentials(uri)} cannot be read ({type(error).__name__}); nothing is trained "
+            "without it: mend the address (opt_out in dataset.yaml, or ATELIER_OPT_OUT) or the file, which is UTF-8 "
+            "JSON lines"
         ) from error
     entries = []
     for number, line in enumerate(lines, 1):

@@ -78,16 +78,14 @@ def version_cost(lake: Lake, record: Record) -> VersionCost:
     )
 
 
-def figures_of(record: Record, ancestors: Sequence[Record]) -> Mapping[str, float]:
-    """What people are told of a version's cost, by name; ``cost_with_parents`` is with all that it was made from."""
-    total = cost_of("total", [record, *ancestors])
-    return {
-        "cpu_seconds": record.cpu_seconds,
-        "gpu_seconds": record.gpu_seconds,
-        "peak_memory_gib": record.peak_memory_gib,
-        "cost": record.cost or 0.0,
-        "cost_with_parents": total.cost,
-    }
+def figures_of(record: Record, ancestors: Sequence[Record] | None = None) -> Mapping[str, float]:
+    """What people are told of a version's cost, by name; ``cost_with_parents`` is with its ancestors, where given."""
+    if record.cost is None:
+        return {}
+    figures = {name: getattr(record, name) for name in ("cpu_seconds", "gpu_seconds", "peak_memory_gib", "cost")}
+    if ancestors is not None:
+        figures["cost_with_parents"] = cost_of("total", [record, *ancestors]).cost
+    return figures
 
 
 def track_costs(ws: Workspace, outcome: Outcome) -> Outcome:

@@ -20,6 +20,7 @@ from typing import Any, Literal
 
 import pyarrow.parquet as pq
 
+from components.addresses import without_credentials
 from components.data.catalog import split_of
 from components.data.images import ImageLimits, Rejection, normalise
 from components.data.lake import CURRENT, RECORD, Kind, LakeError, Record
@@ -186,6 +187,11 @@ class Ledger:
         """All model versions, oldest first; assets that the data set cannot have are left out."""
         return [record for record in self.records if record.kind == "model" and record.path]
 
+    @property
+    def current(self) -> list[Record]:
+        """The current version of every asset and shard, oldest first."""
+        return [record for record in self.records if _place(record) in self._current]
+
     def manifest(self, record: Record) -> Any:
         """A manifest's content."""
         if record.path not in self._manifests:
@@ -243,6 +249,7 @@ class Ledger:
 
     def source(self, uri: str) -> PartLineage | RowLineage:
         """What became of source shards (a file's URI, or a folder's), or of the one row at ``URI#member``."""
+        uri = without_credentials(uri)  # as records have it
         if "#" in uri:
             rows = list(self._rows([("source", "==", uri)]))
             if not rows:

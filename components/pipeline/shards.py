@@ -20,7 +20,7 @@ from components.execution.memory import forget_peak_memory
 from components.execution.usage import Meter, metered
 from components.recipes.recipe import MapConfig
 
-from .backfill import COMPUTED, estimate_of
+from .backfill import COMPUTED, RangeEstimate, estimate_of
 from .progress import tracked
 from .workspace import Made, Outcome, UnfitParent, Workspace
 
@@ -111,6 +111,13 @@ def plan_shards(ws: Workspace, stage: ShardStage, shards: Sequence[str]) -> Iter
             yield ShardResult(shard, failure=str(error))
             continue
         yield ShardResult(shard, existing) if existing else Waiting(part, fingerprint)
+
+
+def estimate_shards(ws: Workspace, stage: ShardStage, shards: Sequence[str]) -> RangeEstimate:
+    """What making these shards will take; those that are up to date take nothing."""
+    waiting = [one for one in plan_shards(ws, stage, shards) if isinstance(one, Waiting)]
+    num_rows = sum(item["num_rows"] for one in waiting for item in stage.items(one.part))
+    return estimate_of(ws, stage.asset, len(waiting), num_rows)
 
 
 def pictures_per_second(num_rows: int, seconds: float) -> dict[str, float]:

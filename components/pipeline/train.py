@@ -403,7 +403,9 @@ class _Costs:
 
     def read(self) -> list[Usage]:
         """Earlier attempts and this one; all workers of the gang must ask for it together."""
-        return [*self.earlier, self.trainer.summed(self.meter.read())]
+        from components.training.loop import summed
+
+        return [*self.earlier, summed(self.meter.read(), self.trainer.gang, self.trainer.device)]
 
     def note(self) -> None:
         """Keep what is spent by now; all workers together."""

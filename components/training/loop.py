@@ -131,16 +131,6 @@ class Trainer:
         every = self.config.checkpoint_every
         return bool(every) and step % every == 0 and step < self.config.num_steps
 
-    def summed(self, usage: Usage) -> Usage:
-        """What all workers of the gang took together; all of them must ask for it together."""
-        if self.gang.world_size == 1:
-            return usage
-        seconds = torch.tensor([usage.cpu_seconds, usage.gpu_seconds], dtype=torch.float64, device=self.device)
-        peak = torch.tensor(usage.peak_memory_gib, dtype=torch.float64, device=self.device)
-        dist.all_reduce(seconds)
-        dist.all_reduce(peak, dist.ReduceOp.MAX)
-        return Usage(*seconds.tolist(), peak_memory_gib=float(peak))
-
     def _count_flops(self) -> int:
         """Operations of one step of this worker in matrix products and convolutions, forward and backward.
 
@@ -336,6 +326,17 @@ class _Mover:
             averages = zip(self.parameters, state["ema"]["shadow_params"], strict=True)
             shadow = [sharding.cut_like(parameter, average) for parameter, average in averages]
             self.ema.load_state_dict({**state["ema"], "shadow_params": shadow})
+
+
+def summed(usage: Usage, gang: Gang, device: torch.device) -> Usage:
+    """What all workers of a gang took together; all of them must ask for it together."""
+    if gang.world_size == 1:
+        return usage
+    seconds = torch.tensor([usage.cpu_seconds, usage.gpu_seconds], dtype=torch.float64, device=device)
+    peak = torch.tensor(usage.peak_memory_gib, dtype=torch.float64, device=device)
+    dist.all_reduce(seconds)
+    dist.all_reduce(peak, dist.ReduceOp.MAX)
+    return Usage(*seconds.tolist(), peak_memory_gib=float(peak))
 
 
 def average_gradients(parameters: Sequence[torch.Tensor], world_size: int) -> None:
