@@ -13,7 +13,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,8 +50,8 @@ def ray_nodes(cpus_of_nodes: Sequence[int], environment: Mapping[str, str]) -> I
         for number, num_cpus in enumerate(cpus_of_nodes):
             role = head if number == 0 else [f"--address={nodes.address}"]
             processes.append(_start(role, num_cpus, own, folder / f"node-{number}.log"))
-            _wait_until_listening(gcs, processes, folder)
-        _wait_until_listening(dashboard, processes, folder)
+            _wait_until(lambda: _is_open(gcs), processes, folder)
+        _wait_until(lambda: _is_answering(nodes), processes, folder)
         yield nodes
     finally:
         for process in reversed(processes):
@@ -93,13 +94,32 @@ def free_ports(count: int) -> list[int]:
             one.close()
 
 
-def _wait_until_listening(port: int, processes: Sequence[subprocess.Popen], folder: Path) -> None:
+def _wait_until(is_ready: Callable[[], bool], processes: Sequence[subprocess.Popen], folder: Path) -> None:
     deadline = time.monotonic() + READY_SECONDS
     while time.monotonic() < deadline:
-        ended = [number for number, process in enumerate(processes) if process.poll() is not None]
-        if ended:
-            raise RuntimeError(f"Ray node {ended[0]} ended:\n{(folder / f'node-{ended[0]}.log').read_text()[-3000:]}")
-        with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+        for number, process in enumerate(processes):
+            if process.poll() is not None:
+                raise RuntimeError(f"Ray node {number} ended:\n{_said(folder, number)}")
+        if is_ready():
             return
         time.sleep(0.2)
-    raise RuntimeError(f"nothing listens on port {port} after {READY_SECONDS:g} s")
+    raise RuntimeError(f"the Ray head is not ready after {READY_SECONDS:g} s:\n{_said(folder, 0)}")
+
+
+def _said(folder: Path, number: int) -> str:
+    return (folder / f"node-{number}.log").read_text()[-3000:]
+
+
+def _is_open(port: int) -> bool:
+    with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1) as one:
+        return one.getsockname() != one.getpeername()  # a port that nobody listens on may answer itself
+    return False
+
+
+def _is_answering(nodes: Nodes) -> bool:
+    """Whether the job server takes requests, which it does a while after the nodes are there."""
+    headers = {"Authorization": f"Bearer {nodes.environment['RAY_AUTH_TOKEN']}"}
+    request = urllib.request.Request(f"{nodes.dashboard}/api/jobs/", headers=headers)
+    with suppress(OSError), urllib.request.urlopen(request, timeout=5) as answer:
+        return answer.status == 200
+    return False
