@@ -328,6 +328,10 @@ class Tracker(Protocol):
         """End the run."""
         ...
 
+    def log_metrics(self, run_id: str, metrics: Mapping[str, float]) -> None:
+        """Log figures with a run that may have ended."""
+        ...
+
     def register(
         self, name: str, folder_uri: str, *, run: TrackedRun | None, tags: Mapping[str, str], parents: Sequence[str]
     ) -> ModelVersion:

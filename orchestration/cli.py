@@ -20,6 +20,7 @@ from typing import Any
 
 from components.execution import lifeline
 
+from .cost_commands import COST_COMMANDS
 from .home import Home, dagster_url, mlflow_url
 from .jobs import BY_NAME, JOBS, NamedJob
 from .lake_commands import LAKE_COMMANDS, LakeCommand
@@ -60,7 +61,11 @@ def _parser() -> argparse.ArgumentParser:
         ("study-decoder", _study_decoder, "train diffusion decoder and student with several seeds; print their table"),
         ("verify", _verify, "make a slice of every asset again and compare digests; nothing is written"),
         ("generate", _generate, "draw prompts with the champion and write the pictures as PNG files"),
-        ("estimate", _estimate, "parameters, memory, hours and cost of the text-to-image model, from a dry run"),
+        (
+            "estimate",
+            _estimate,
+            "parameters, memory, hours and cost of the text-to-image model, from a dry run; or of a backfill",
+        ),
         ("ingest", _ingest, "read and check every shard; print read, kept and rejected by reason"),
         ("check-dataset", _check_dataset, "read a sample: what would be kept, rejected and why; nothing is written"),
         ("run", _run, "run one named job in this process"),
@@ -85,14 +90,17 @@ def _parser() -> argparse.ArgumentParser:
             sub.add_argument("--choosing", action="store_true", help="measure on held-out rows that no report uses")
         if name == "estimate":
             sub.add_argument("--tflops", type=float, default=400.0, help="what a device reaches in this training")
-            sub.add_argument("--price", type=float, default=3.0, help="price of a device hour")
+            sub.add_argument("--price", type=float, help="price of a device hour; ATELIER_GPU_HOUR_PRICE, or 3")
+            sub.add_argument(
+                "--backfill", choices=["raw_pairs", "recaptioned", "latents"], help="what its missing shards will take"
+            )
         if name == "generate":
             _add_drawing_options(sub)
         if name == "verify":
             sub.add_argument("assets", nargs="*", help="names of assets; none verifies all")
         if name == "demo":
             sub.add_argument("--until", choices=list(BY_NAME), help="stop after this job (and what it needs)")
-    for one in LAKE_COMMANDS:
+    for one in (*LAKE_COMMANDS, *COST_COMMANDS):
         sub = commands.add_parser(one.name, help=one.words, description=one.words)
         sub.set_defaults(command=partial(_on_the_lake, one))
         _add_target(sub)
@@ -351,10 +359,16 @@ def _generate(parsed: argparse.Namespace) -> int:
 
 def _estimate(parsed: argparse.Namespace) -> int:
     from components.pipeline.estimate import estimate
+    from components.pipeline.graph import estimate_range
+    from components.pipeline.prices import Prices
     from components.recipes import load_recipe
 
+    if parsed.backfill:
+        print(estimate_range(_open_workspace(_target(parsed)), parsed.backfill))
+        return 0
     recipe = load_recipe(parsed.recipe, _overrides(parsed))
-    for line in estimate(recipe, flops_per_second=parsed.tflops * 1e12, price_per_hour=parsed.price).lines():
+    price = Prices.here().gpu_hour if parsed.price is None else parsed.price
+    for line in estimate(recipe, flops_per_second=parsed.tflops * 1e12, price_per_hour=price).lines():
         print(line)
     return 0
 

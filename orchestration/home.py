@@ -7,6 +7,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from components.addresses import without_credentials
+
 POSTGRES = "ATELIER_POSTGRES_URL"
 """Environment variable with the address of Dagster's PostgreSQL, which several machines share; without it, sqlite."""
 
@@ -119,4 +121,5 @@ def dagster_url() -> str:
 def mlflow_url() -> str:
     """Where the MLflow UI is served, for links; ``make dev`` serves it there."""
     uri = os.environ.get("MLFLOW_TRACKING_URI", "")
-    return uri if uri.startswith("http") else os.environ.get("ATELIER_MLFLOW_URL", "http://127.0.0.1:5000")
+    own = without_credentials(uri) if uri.startswith("http") else "http://127.0.0.1:5000"
+    return os.environ.get("ATELIER_MLFLOW_URL") or own

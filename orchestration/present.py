@@ -6,13 +6,16 @@ What belongs here: wording and escaping for the UI. What does not: any figure (t
 import base64
 import html
 import math
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import dagster as dg
 
+from components.addresses import without_credentials
 from components.data.lake import Record
-from components.pipeline.lineage import ancestry, captioners_of, sources_of
+from components.pipeline.ancestry import ancestry, captioners_of, sources_of
+from components.pipeline.costs import figures_of
 from components.pipeline.shards import ShardResult
 from components.pipeline.versions import CODE_VERSIONS
 from components.pipeline.workspace import Outcome, Workspace
@@ -44,8 +47,9 @@ def materialized_shards(
     records = []
     for result in results:
         if result.outcome is None:
-            context.log.error(result.failure)
-            failures.append(str(result.failure))
+            failure = without_credentials(str(result.failure))
+            context.log.error(failure)
+            failures.append(failure)
             continue
         record = result.outcome.record
         records.append(record)
@@ -83,12 +87,14 @@ def metadata_of(ws: Workspace, outcome: Outcome) -> dict[str, Any]:
         shown |= _shown(name, value)
     for name, path in record.pictures.items():
         shown[name] = _picture(ws, name, path)
-    return shown | (_lineage(ws, record) if record.kind != "table" else {})
-
-
-def _lineage(ws: Workspace, record: Record) -> dict[str, Any]:
-    """What a model, manifest or report was made from: every version behind it, its captioners and sources."""
+    if record.kind == "table":  # a shard has most of the lake behind it, the same for all of a range
+        return shown | figures_of(record)
     ancestors, missing = ancestry(ws.lake, record)
+    return shown | figures_of(record, ancestors) | _lineage(ancestors, missing)
+
+
+def _lineage(ancestors: Sequence[Record], missing: Sequence[str]) -> dict[str, Any]:
+    """What a model, manifest or report was made from: every version behind it, its captioners and sources."""
     rows = [
         {"asset": one.asset, "version": one.data_version, "registry": one.registry or ""}
         for one in ancestors
@@ -141,9 +147,13 @@ def markdown_table(rows: Sequence[dict[str, str]]) -> str:
 
 
 def escaped(text: str) -> str:
-    """Text that Markdown and HTML show as it is."""
-    plain = html.escape(" ".join(text.split()))
-    return "".join(f"\\{c}" if c in "\\`*_{}[]()#+-.!|~" else c for c in plain)
+    """Text that Markdown and HTML show as it is, addresses in it without a link."""
+    plain = html.escape(" ".join(text.split()), quote=False)
+    marked = "".join(f"\\{c}" if c in "\\`*_{}[]()#+-.!|~" else c for c in plain)
+    return _LINKED.sub("&#8288;", marked)
+
+
+_LINKED = re.compile(r"(?<=:)(?=//)|(?<=www)(?=\\\.)|(?=@)")  # where a word joiner keeps renderers from making links
 
 
 def link_runs(context: dg.AssetExecutionContext, asset: str, mlflow_run: str | None) -> None:

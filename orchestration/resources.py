@@ -10,10 +10,21 @@ from typing import Any
 import dagster as dg
 from pydantic import Field, PrivateAttr
 
+from components.addresses import has_credentials, without_credentials
 from components.recipes import RECIPES
 
 from .home import Home, dagster_url, mlflow_url
 from .liveness import hold
+
+
+def _without_secret(address: str, variable: str) -> str:
+    """An address from run configuration, which is stored in clear: ValueError where it carries credentials."""
+    if has_credentials(address):
+        raise ValueError(
+            f"{without_credentials(address)} was given with a user, password or signature, and run configuration is "
+            f"stored in clear: change that password, and set {variable} in the environment instead"
+        )
+    return address
 
 
 class RecipeResource(dg.ConfigurableResource):
@@ -50,7 +61,7 @@ class LakeResource(dg.ConfigurableResource):
         """The lake."""
         from components.data.lake import Lake
 
-        return Lake(self.uri or home.lake)
+        return Lake(_without_secret(self.uri, "ATELIER_LAKE") or home.lake)
 
 
 class ComputeResource(dg.ConfigurableResource):
@@ -93,7 +104,7 @@ class TrackingResource(dg.ConfigurableResource):
         """The tracker."""
         from components.tracking import open_tracker
 
-        return open_tracker(self.uri or home.tracking_uri, home.artifacts)
+        return open_tracker(_without_secret(self.uri, "MLFLOW_TRACKING_URI") or home.tracking_uri, home.artifacts)
 
 
 class WorkspaceResource(dg.ConfigurableResource):

@@ -18,6 +18,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from components.addresses import without_credentials
 from components.contracts import Frozen, Reader, SourceRow
 
 from .dataset_file import (
@@ -187,8 +188,10 @@ class Dataset:
             return ParquetReader(resolve_uri(uri), columns)
         except Exception as error:  # whatever a storage driver raises, the remedy is the same
             raise DatasetError(
-                f"{self.file}: {_field_of(self.facts, i)}: {uri} (written as {source.uri}): "
-                f"{error or type(error).__name__}; check the address and, for remote storage, the credentials"
+                without_credentials(
+                    f"{self.file}: {_field_of(self.facts, i)}: {uri} (written as {source.uri}): "
+                    f"{error or type(error).__name__}; check the address and, for remote storage, the credentials"
+                )
             ) from error
 
     def examples(self, kind: ExampleKind, reader: Reader) -> dict[str, str]:

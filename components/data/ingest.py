@@ -27,6 +27,7 @@ from typing import Any, Literal, NamedTuple, Protocol
 import pyarrow as pa
 from pydantic import Field
 
+from components.addresses import without_credentials
 from components.contracts import Frozen, Reader, SourceRow
 from components.schemas import RAW_PAIRS, REJECTED
 
@@ -251,7 +252,7 @@ class _Shelf:
         return caption
 
     def _reject(self, row: SourceRow, rejection: Rejection) -> None:
-        self.rejected.add(row.key, row.source, rejection)
+        self.rejected.add(row.key, without_credentials(row.source), rejection)
 
     def _normalise(self) -> None:
         """Have the waiting pictures looked at."""
@@ -273,7 +274,7 @@ class _Shelf:
             "perceptual_hash": outcome.perceptual_hash,
             "colours": outcome.colours,
             "caption": caption,
-            "source": storable(row.source),
+            "source": storable(without_credentials(row.source)),
             "license": storable(row.license or self.license),
         }
         identity = identity_of(outcome.sha256, caption, self.config.duplicate_images)

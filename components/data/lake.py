@@ -51,7 +51,8 @@ class Record:
     """What the lake knows of one materialization: a table's shard, a manifest, a model or a report.
 
     ``path`` is relative to the lake; ``data_version`` is a digest of content; ``inputs`` maps each parent to the data
-    version that was read; ``verdict`` is None or says why later stages must refuse this data.
+    version that was read; ``verdict`` is None or says why later stages must refuse this data. ``seconds`` are of wall
+    time; ``cost`` is what CPU and GPU seconds came to at the prices of their day, None where nothing was measured.
     """
 
     asset: str
@@ -69,7 +70,10 @@ class Record:
     verdict: str | None = None
     registry: str | None = None
     seconds: float = 0.0
+    cpu_seconds: float = 0.0
+    gpu_seconds: float = 0.0
     peak_memory_gib: float = 0.0
+    cost: float | None = None
 
 
 class Lake(Storage):
@@ -131,10 +135,11 @@ class Lake(Storage):
         with self.open(path) as file:
             return pq.read_table(file, columns=list(columns) if columns else None)
 
-    def row_groups(self, path: str) -> int:
-        """How many row groups a part has; each holds at most ``ROWS_PER_GROUP`` rows."""
+    def row_group_sizes(self, path: str) -> list[int]:
+        """How many rows each row group of a part has; at most ``ROWS_PER_GROUP``."""
         with self.open(path) as file:
-            return pq.ParquetFile(file).num_row_groups
+            metadata = pq.ParquetFile(file).metadata
+            return [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
 
     def batches(self, path: str, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
         """A part's rows a row group at a time, so that no table is held in memory."""

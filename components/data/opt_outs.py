@@ -18,6 +18,7 @@ import numpy as np
 import pyarrow as pa
 from pydantic import Field, field_validator, model_validator
 
+from components.addresses import without_credentials
 from components.contracts import Frozen
 
 from .json_lines import read_json_lines
@@ -115,7 +116,7 @@ def _entries(uri: str) -> Sequence[OptOut]:
             data = file.read()
     except FileNotFoundError as error:
         raise OptOutError(
-            f"the opt-out list {uri} cannot be read ({type(error).__name__}); nothing is trained without it: mend the "
-            "address (opt_out in dataset.yaml, or ATELIER_OPT_OUT)"
+            f"the opt-out list {without_credentials(uri)} cannot be read ({type(error).__name__}); nothing is trained "
+            "without it: mend the address (opt_out in dataset.yaml, or ATELIER_OPT_OUT)"
         ) from error
     return [entry for _, entry in read_json_lines(uri, data, OptOut, OptOutError, FORM)]

@@ -15,6 +15,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import IO, Any, Literal, TypeVar
 
+from components.addresses import without_credentials
+
 from .lake import digest_of
 from .storage import is_local, named_failures, open_storage
 
@@ -37,8 +39,8 @@ class UnreadableShard(RuntimeError):
 
     def __init__(self, uri: str, cause: str) -> None:
         super().__init__(uri, cause)
-        self.uri = uri
-        self.cause = cause
+        self.uri = without_credentials(uri)
+        self.cause = without_credentials(cause)
 
     def __str__(self) -> str:
         return f"{self.uri} cannot be read: {self.cause}. Mend or remove it, then materialize its partition again."

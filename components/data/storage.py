@@ -25,6 +25,8 @@ from typing import IO, Any
 from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
+from components.addresses import without_credentials
+
 PARTIAL = ".partial"  # the end of a hidden file or folder's name while it is being written
 PART_BYTES = 16 * 2**20  # of an upload to S3; files of two parts and more are sent in parts, and appear with the last
 MAX_PARTS = 10_000  # S3 takes no more
@@ -90,7 +92,7 @@ def named_failures(uri: str, what: str, kinds: type[Exception] = Exception) -> I
         if what == "read" and isinstance(error, FileNotFoundError):
             raise
         cause = ": ".join(filter(None, [type(error).__name__, str(error).rstrip(".")]))
-        raise StorageError(f"{uri} cannot be {what}: {cause}. {_remedy(uri, error)}") from error
+        raise StorageError(without_credentials(f"{uri} cannot be {what}: {cause}. {_remedy(uri, error)}")) from error
 
 
 def is_full(error: BaseException | None) -> bool:

@@ -146,6 +146,7 @@ class ModelRecord(Frozen):
     registry: str = Field(description="name/version in the registry.")
     uri: str
     parents: tuple[str, ...] = Field(default=(), description="Parent versions (registry or data versions).")
+    cost: float | None = Field(default=None, description="What it cost, with everything that it was made from.")
 
 
 class Report(Frozen):
@@ -157,7 +158,10 @@ class Report(Frozen):
     git_commit: str | None = None
     seed: int
     seconds: dict[str, float] = Field(default_factory=dict, description="Wall seconds by asset.")
+    cpu_seconds: dict[str, float] = Field(default_factory=dict, description="CPU seconds of all processes by asset.")
+    gpu_seconds: dict[str, float] = Field(default_factory=dict, description="Seconds that GPUs were held, by asset.")
     peak_memory_gib: dict[str, float] = Field(default_factory=dict, description="Peak memory by asset.")
+    cost: dict[str, float] = Field(default_factory=dict, description="Cost by asset, at the prices of its making.")
     feature_extractor: str | None = Field(default=None, description="Whose features FID and KID compare.")
     verdict: tuple[str, ...] = ()
     judge: JudgeFigures | None = None

@@ -20,10 +20,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
+from components.addresses import without_credentials
 from components.data.lake import CURRENT, LATEST, PROBE, RECORD, Lake, Record
 from components.data.storage import PARTIAL, FileInfo
 
-from .lineage import ancestry
+from .ancestry import ancestry
 from .study import ASSET as STUDY
 from .versions import CODE_VERSIONS
 from .workspace import Workspace, kind_of
@@ -164,7 +165,7 @@ def _registered(ws: Workspace, records: Sequence[Record], current: Sequence[Reco
     lost = [record.registry for record in current if record in models and record.registry not in known]
     if lost:
         raise UnknownRegistry(
-            f"the registry {ws.tracker.uri} does not know {lost[0]}, which is in use: set MLFLOW_TRACKING_URI to the "
-            "registry that this lake's models were registered in"
+            f"the registry {without_credentials(str(ws.tracker.uri))} does not know {lost[0]}, which is in use: set "
+            "MLFLOW_TRACKING_URI to the registry that this lake's models were registered in"
         )
     return [record for record in models if record.registry in known or ws.lake.uri(record.path) in uris]

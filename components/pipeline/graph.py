@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
-from .captions import build_training_set, recaption
+from .backfill import RangeEstimate
+from .captions import build_training_set, recaption, recaption_stage
 from .champions import choose_champions
-from .ingest import build_image_set, ingest, shard_names
-from .latents import encode, extract_text_encoder
+from .ingest import build_image_set, estimate_ingest, ingest, shard_names
+from .latents import encode, encode_stage, extract_text_encoder
 from .report import evaluate
-from .shards import ShardResult
+from .shards import ShardResult, estimate_shards
 from .study import train_demo_arm
 from .train import STAGES, train_model
 from .workspace import Outcome, Workspace
@@ -32,6 +33,11 @@ WHOLE: dict[str, Callable[[Workspace], Outcome]] = {
     "caption_blend_study": train_demo_arm,
     "evaluation_report": evaluate,
     **{asset: partial(train_model, asset=asset) for asset in STAGES},
+}
+RANGES: dict[str, Callable[[Workspace, Sequence[str]], RangeEstimate]] = {
+    "raw_pairs": estimate_ingest,
+    "recaptioned": lambda ws, shards: estimate_shards(ws, recaption_stage(ws), shards),
+    "latents": lambda ws, shards: estimate_shards(ws, encode_stage(ws), shards),
 }
 ORDER = (
     "raw_pairs",
@@ -56,6 +62,11 @@ ORDER = (
     "caption_blend_study",
     "evaluation_report",
 )
+
+
+def estimate_range(ws: Workspace, asset: str) -> RangeEstimate:
+    """What the missing and outdated shards of a partitioned asset will take; nothing is made."""
+    return RANGES[asset](ws, shard_names(ws))
 
 
 def make(ws: Workspace, asset: str) -> list[Outcome]:

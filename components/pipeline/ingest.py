@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -17,6 +18,7 @@ import pyarrow as pa
 from PIL import Image
 
 from components import schemas
+from components.addresses import without_credentials
 from components.contracts import Reader, Resources
 from components.data.catalog import split_of
 from components.data.duplicates import Looks, copies
@@ -29,12 +31,15 @@ from components.data.pictures import captioned_grid
 from components.data.pixels import decode_pixels
 from components.data.sources import UnreadableShard
 from components.data.storage import StorageError
+from components.execution.memory import forget_peak_memory
+from components.execution.usage import Meter, metered
 
+from .backfill import RangeEstimate, estimate_of, rows_expected
 from .lineage import Ledger
 from .opt_outs import opt_outs_of, opted_out
 from .progress import tracked
 from .row_filters import filter_versions, load_filters
-from .shards import Caught, ShardResult, guarded
+from .shards import Caught, ShardResult, guarded, pictures_per_second
 from .spec import open_workspace, spec_of
 from .workspace import Made, Outcome, UnfitParent, Workspace
 
@@ -61,6 +66,57 @@ def shard_names(ws: Workspace) -> list[str]:
 def ingest(ws: Workspace, shards: Sequence[str]) -> Iterator[ShardResult]:
     """Read, check and keep each shard; a shard that cannot be read fails alone, with its reason."""
     ws.lake.check_writable()
+    waiting: list[_Waiting] = []
+    for found in _plan(ws, shards):
+        if isinstance(found, _Waiting):
+            waiting.append(found)
+        else:
+            yield found
+    if not waiting:
+        return
+    log.info("%s", _estimate(ws, waiting))
+    forget_peak_memory()
+    spec, meter = spec_of(ws), Meter()
+    results = ws.executor.map(
+        metered(guarded(partial(_ingest_worker, spec))),
+        [(one.shard, one.inputs["source"]) for one in waiting],
+        resources=Resources(1.0),
+    )
+    results = tracked(results, log, "raw_pairs", len(waiting), "shards")
+    started = time.perf_counter()
+    for one, answer in zip(waiting, results, strict=True):
+        usage, result = meter.lap().with_workers([answer.usage]), answer.result
+        if isinstance(result, Caught):
+            yield ShardResult(one.shard, failure=f"raw_pairs[{one.shard}] from {one.uri}: {result.message}")
+            continue
+        result["metadata"] |= pictures_per_second(result["metadata"]["read"], answer.seconds)
+        seconds, started = time.perf_counter() - started, time.perf_counter()
+        made = Made(**result)
+        outcome = ws.keep("raw_pairs", one.fingerprint, one.inputs, made, seconds=seconds, usage=usage, shard=one.shard)
+        yield ShardResult(one.shard, outcome)
+
+
+def estimate_ingest(ws: Workspace, shards: Sequence[str]) -> RangeEstimate:
+    """What reading these shards will take; those that are up to date take nothing."""
+    return _estimate(ws, [one for one in _plan(ws, shards) if isinstance(one, _Waiting)])
+
+
+def _estimate(ws: Workspace, waiting: Sequence[_Waiting]) -> RangeEstimate:
+    return estimate_of(ws, "raw_pairs", len(waiting), rows_expected(ws, [one.shard for one in waiting]))
+
+
+@dataclass(frozen=True, slots=True)
+class _Waiting:
+    """A shard that must be read."""
+
+    shard: str
+    uri: str
+    fingerprint: str
+    inputs: Mapping[str, str]
+
+
+def _plan(ws: Workspace, shards: Sequence[str]) -> Iterator[ShardResult | _Waiting]:
+    """What each shard needs: nothing more (it is reused, or cannot be read), or to be read."""
     reader = open_reader(ws)
     uris = reader.shards()
     settings = {
@@ -68,39 +124,18 @@ def ingest(ws: Workspace, shards: Sequence[str]) -> Iterator[ShardResult]:
         "data": ws.recipe.data.model_dump(mode="json", include={"resolution", "max_rows_per_shard", "ingest"}),
     }
     filters = filter_versions(ws.recipe.data.ingest)
-    waiting: list[tuple[str, str, dict[str, str]]] = []
     for shard in shards:
         if int(shard) >= len(uris):
             yield ShardResult(shard, failure=f"raw_pairs[{shard}]: the source has only {len(uris)} shards")
             continue
+        uri = without_credentials(uris[int(shard)])
         try:
             inputs = {"source": reader.state(int(shard)), **filters}
         except (StorageError, FileNotFoundError) as error:
-            yield ShardResult(shard, failure=f"raw_pairs[{shard}] from {uris[int(shard)]}: {error}")
+            yield ShardResult(shard, failure=f"raw_pairs[{shard}] from {uri}: {error}")
             continue
         fingerprint, existing = ws.reusable("raw_pairs", inputs, settings, shard)
-        if existing:
-            yield ShardResult(shard, existing)
-        else:
-            waiting.append((shard, fingerprint, inputs))
-    if not waiting:
-        return
-    spec = spec_of(ws)
-    results = ws.executor.map(
-        guarded(partial(_ingest_worker, spec)),
-        [(shard, inputs["source"]) for shard, _, inputs in waiting],
-        resources=Resources(1.0),
-    )
-    results = tracked(results, log, "raw_pairs", len(waiting), "shards")
-    for (shard, fingerprint, inputs), result in zip(waiting, results, strict=True):
-        if isinstance(result, Caught):
-            yield ShardResult(shard, failure=f"raw_pairs[{shard}] from {uris[int(shard)]}: {result.message}")
-            continue
-        seconds = result.pop("seconds")
-        yield ShardResult(
-            shard,
-            ws.keep("raw_pairs", fingerprint, inputs, Made(**result), seconds=seconds, shard=shard),
-        )
+        yield ShardResult(shard, existing) if existing else _Waiting(shard, uri, fingerprint, inputs)
 
 
 def _ingest_worker(spec: Mapping[str, Any]) -> Callable[[tuple[str, str]], dict[str, Any]]:
@@ -111,7 +146,6 @@ def _ingest_worker(spec: Mapping[str, Any]) -> Callable[[tuple[str, str]], dict[
     ws.scratch.mkdir(parents=True, exist_ok=True)
 
     def work(item: tuple[str, str]) -> dict[str, Any]:
-        started = time.perf_counter()
         shard, state = item
         uri = reader.shards()[int(shard)]
         result = ingest_shard(
@@ -137,10 +171,9 @@ def _ingest_worker(spec: Mapping[str, Any]) -> Callable[[tuple[str, str]], dict[
                 "rejected": result.rejected.num_rows,
                 "rejected_by_reason": dict(result.reasons),
                 "rejected_path": rejected_path,
-                "uri": uri,
+                "uri": without_credentials(uri),
             },
             "pictures": {"sample": _sample(result.head(8))} if result.num_kept else {},
-            "seconds": time.perf_counter() - started,
         }
 
     return work

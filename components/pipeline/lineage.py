@@ -20,20 +20,20 @@ from typing import Any, Literal
 
 import pyarrow.parquet as pq
 
+from components.addresses import without_credentials
 from components.data.catalog import split_of
 from components.data.images import ImageLimits, Rejection, normalise
-from components.data.lake import CURRENT, RECORD, Kind, Lake, LakeError, Record
+from components.data.lake import CURRENT, RECORD, Kind, LakeError, Record
 from components.data.opt_outs import OptOut, OptOuts
 from components.data.perceptual_hash import hash_text, perceptual_hash_of
 from components.data.storage import open_file
 
+from .ancestry import MANIFESTS, ancestry, captioners_of, sources_of
 from .opt_outs import opt_outs_of, opted_out
 from .train import STAGES
-from .versions import CODE_VERSIONS
-from .workspace import Workspace, kind_of
+from .workspace import Workspace
 
 ROW_COLUMNS = ["key", "sha256", "source_sha256", "width", "height", "perceptual_hash", "caption", "source", "license"]
-MANIFESTS = ("image_set", "training_set")
 Standing = Literal["trained on", "evaluation", "opted out", "copy of another row", "captions rejected"]
 
 
@@ -146,53 +146,6 @@ class OptedOut:
     models: Sequence[Sight]
 
 
-# -------------------------------------------------------------------------------------------------------- the ancestors
-def ancestry(lake: Lake, record: Record) -> tuple[list[Record], list[str]]:
-    """All records that a record was made from, nearest first, and the names of those that the lake has no more."""
-    found: dict[str, Record] = {}
-    lost: dict[str, str] = {}
-    level = [record]
-    while level:
-        wanted = {lake.record_path(*parent): parent for one in level for parent in _parents(lake, one)}
-        new = [path for path in wanted if path not in found]
-        contents = lake.read_many(new)
-        level = [Record(**json.loads(contents[path])) for path in new if path in contents]
-        found |= {path: Record(**json.loads(data)) for path, data in contents.items()}
-        lost |= {path: _label(*wanted[path]) for path in new if path not in contents}
-    return list(found.values()), list(lost.values())
-
-
-def _label(asset: str, kind: Kind, data_version: str, shard: str | None = None) -> str:
-    return f"{asset}{f'[{shard}]' if shard else ''} {data_version}"
-
-
-def _parents(lake: Lake, record: Record) -> Iterator[tuple[str, Kind, str, str | None]]:
-    """(asset, kind, data version, shard) of what a record's inputs and manifest name."""
-    for name, data_version in record.inputs.items():
-        if name == "raw_pairs" and record.shard:
-            yield name, "table", data_version, record.shard
-        elif name in CODE_VERSIONS and kind_of(name) != "table" and name != "champion_captioners":
-            yield name, kind_of(name), data_version, None
-    if record.asset in MANIFESTS:
-        of = "raw_pairs" if record.asset == "image_set" else "recaptioned"
-        for entry in lake.read_json(record.path)["shards"]:
-            yield of, "table", entry["data_version"], entry["shard"]
-
-
-def sources_of(records: Sequence[Record]) -> dict[str, int]:
-    """URIs of the source shards behind records, and how many of their rows were kept."""
-    parts = [record for record in records if record.asset == "raw_pairs"]
-    return dict(sorted((str(part.metadata.get("uri")), part.num_rows or 0) for part in parts))
-
-
-def captioners_of(records: Sequence[Record]) -> list[str]:
-    """Registry versions that wrote the captions among records."""
-    named = (
-        r.metadata.get(f"{kind}_captioner") for r in records if r.asset == "recaptioned" for kind in ("ssc", "dsc")
-    )
-    return sorted({str(name) for name in named if name})
-
-
 # ----------------------------------------------------------------------------------------------------------- the ledger
 class Ledger:
     """Every record that a lake has kept, read once; answers the questions of this module."""
@@ -233,6 +186,11 @@ class Ledger:
     def models(self) -> list[Record]:
         """All model versions, oldest first; assets that the data set cannot have are left out."""
         return [record for record in self.records if record.kind == "model" and record.path]
+
+    @property
+    def current(self) -> list[Record]:
+        """The current version of every asset and shard, oldest first."""
+        return [record for record in self.records if _place(record) in self._current]
 
     def manifest(self, record: Record) -> Any:
         """A manifest's content."""
@@ -291,6 +249,7 @@ class Ledger:
 
     def source(self, uri: str) -> PartLineage | RowLineage:
         """What became of source shards (a file's URI, or a folder's), or of the one row at ``URI#member``."""
+        uri = without_credentials(uri)  # as records have it
         if "#" in uri:
             rows = list(self._rows([("source", "==", uri)]))
             if not rows:
@@ -322,7 +281,7 @@ class Ledger:
 
         ``name`` is an asset (its current version), ``asset@version`` or a registered ``name/version``.
         """
-        record = self._model(name)
+        record = self.model_record(name)
         records, missing = ancestry(self.lake, record)
         ancestors = [one for one in records if one.kind != "table"]
         return ModelLineage(
@@ -485,7 +444,8 @@ class Ledger:
         ]
         return PartLineage(what, [self.version(part) for part in parts], sets, sights)
 
-    def _model(self, name: str) -> Record:
+    def model_record(self, name: str) -> Record:
+        """A model version's record, by an asset, ``asset@version`` or registered name; :class:`NotInLake`."""
         asset, _, version = name.partition("@")
         for record in reversed(self.models):
             label = record.asset if record.shard is None else f"{record.asset}[{record.shard}]"

@@ -37,7 +37,7 @@ class Progress:
             self._total,
             self._unit,
             rate,
-            _clock(left),
+            clock(left),
             f", {note}" if note else "",
         )
 
@@ -51,7 +51,8 @@ def tracked(items: Iterable[T], log: logging.Logger, stage: str, total: int, uni
         progress.update(done)
 
 
-def _clock(seconds: float) -> str:
+def clock(seconds: float) -> str:
+    """Seconds for people: ``42s``, ``3m05s``."""
     if seconds == float("inf"):
         return "unknown time"
     minutes, rest = divmod(round(seconds), 60)

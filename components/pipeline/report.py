@@ -21,6 +21,7 @@ from components.contracts import ModelVersion, Rows
 from components.data.lake import Record
 from components.data.pictures import captioned_grid, grid
 
+from .costs import by_asset, track_costs, version_cost
 from .cross_checks import Readings, suite_figures, upsampling_figures
 from .decoding import load_decoders, measure_decoders
 from .judging import (
@@ -38,7 +39,6 @@ from .judging import (
 from .progress import silence_libraries
 from .provenance import git_commit
 from .rows import in_memory, load_rows, subset
-from .study import ASSET as STUDY
 from .study import LONG, UPSAMPLED, finished_arms, read_drawn
 from .train import STAGES
 from .workspace import Made, Outcome, Workspace, kind_of
@@ -58,7 +58,8 @@ def evaluate(ws: Workspace) -> Outcome:
         "fit": ws.recipe.data.fit,
         "upsampler": upsampler_settings(ws),
     }
-    return ws.materialize("evaluation_report", inputs, settings, lambda _: _Evaluation(ws, parents, arms).run())
+    outcome = ws.materialize("evaluation_report", inputs, settings, lambda _: _Evaluation(ws, parents, arms).run())
+    return track_costs(ws, outcome)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +110,7 @@ class _Evaluation:
         judge = evaluate_judge(self.judges, self.rows.pixels, self.rows.scenes) if self.rows.scenes else None
         second = replace(self.judges, read=self.second_reader)
         second_judge = evaluate_judge(second, self.rows.pixels, self.rows.scenes) if self.rows.scenes else None
-        seconds, memory = self.costs()
+        costs = {one.asset: one for one in by_asset(self.behind())}
         decoded = self.decode()
         readings = None
         if self.judges.read and self.second_reader:
@@ -120,8 +121,11 @@ class _Evaluation:
             atelier_version=version("atelier"),
             git_commit=git_commit(),
             seed=self.config.seed,
-            seconds=seconds,
-            peak_memory_gib=memory,
+            seconds={name: one.seconds for name, one in costs.items()},
+            cpu_seconds={name: one.cpu_seconds for name, one in costs.items()},
+            gpu_seconds={name: one.gpu_seconds for name, one in costs.items()},
+            peak_memory_gib={name: one.peak_memory_gib for name, one in costs.items()},
+            cost={name: one.cost for name, one in costs.items()},
             feature_extractor=self.feature_extractor,
             judge=judge,
             second_judge=second_judge,
@@ -302,21 +306,13 @@ class _Evaluation:
         return measure_decoders(self.decoders, decoded, self.rows, self.judges, self.config, generated)
 
     # ------------------------------------------------------------------------------------------------------- lineage
-    def costs(self) -> tuple[dict[str, float], dict[str, float]]:
-        """Wall seconds and peak memory by asset, shards added up."""
-        seconds: dict[str, float] = {}
-        memory: dict[str, float] = {}
+    def behind(self) -> list[Record]:
+        """The versions that the report is about: shards, manifests, models and arms."""
+        records: list[Record] = []
         for asset in ("raw_pairs", "recaptioned", "latents", "text_encoder", *self.parents):
-            if kind_of(asset) == "table":
-                records = list(self.ws.lake.records(asset).values())
-            else:
-                records = [self.ws.parent(asset)]
-            seconds[asset] = round(sum(record.seconds for record in records), 2)
-            memory[asset] = max(record.peak_memory_gib for record in records)
-        for records in self.arms.values():
-            seconds[STUDY] = round(seconds.get(STUDY, 0.0) + sum(record.seconds for record in records), 2)
-            memory[STUDY] = max([memory.get(STUDY, 0.0), *(record.peak_memory_gib for record in records)])
-        return seconds, memory
+            is_table = kind_of(asset) == "table"
+            records += self.ws.lake.records(asset).values() if is_table else [self.ws.parent(asset)]
+        return records + [record for arms in self.arms.values() for record in arms]
 
     def model_records(self) -> dict[str, Any]:
         from components.evaluation.figures import ModelRecord
@@ -327,6 +323,7 @@ class _Evaluation:
                 registry=record.registry,
                 uri=self.ws.lake.uri(record.path),
                 parents=tuple(f"{parent}={value}" for parent, value in record.inputs.items()),
+                cost=version_cost(self.ws.lake, record).total.cost,
             )
             for name, record in records.items()
             if record.registry

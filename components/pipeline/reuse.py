@@ -76,12 +76,13 @@ def items_to_write(ws: Workspace, part: Record, keys: Mapping[str, CaptionKey]) 
     return [
         {
             "uri": ws.lake.uri(part.path),
-            "rows": rows[start : start + ROWS_PER_GROUP],
+            "rows": piece,
+            "num_rows": len(piece),
             "writes": writes,
             "rescores": {kind: kept[kind].uri for kind in rescores},
         }
         for (writes, rescores), rows in groups.items()
-        for start in range(0, len(rows), ROWS_PER_GROUP)
+        for piece in (rows[start : start + ROWS_PER_GROUP] for start in range(0, len(rows), ROWS_PER_GROUP))
     ]
 
 

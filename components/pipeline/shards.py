@@ -9,15 +9,18 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 import pyarrow as pa
 
 from components.data.lake import Record
+from components.execution.memory import forget_peak_memory
+from components.execution.usage import Meter, metered
 from components.recipes.recipe import MapConfig
 
+from .backfill import COMPUTED, RangeEstimate, estimate_of
 from .progress import tracked
 from .workspace import Made, Outcome, UnfitParent, Workspace
 
@@ -42,6 +45,14 @@ class Caught:
     message: str
 
 
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A shard that must be made: its part of raw_pairs and its fingerprint."""
+
+    part: Record
+    fingerprint: str
+
+
 def guarded(factory: Callable[[], Callable[[Any], Any]]) -> Callable[[], Callable[[Any], Any]]:
     """A factory whose worker returns :class:`Caught` instead of raising, because one bad item must not end the run."""
     return partial(_guarded_worker, factory)
@@ -64,7 +75,8 @@ def _guarded_worker(factory: Callable[[], Callable[[Any], Any]]) -> Callable[[An
 class ShardStage:
     """One partitioned asset that is made from raw_pairs.
 
-    ``items`` cuts a part into what workers are given one at a time; ``assemble`` makes the shard of their results.
+    ``items`` cuts a part into what workers are given one at a time, each with its ``num_rows``; a worker answers with a
+    table of as many rows. ``assemble`` makes the shard of their results.
     """
 
     asset: str
@@ -79,7 +91,18 @@ class ShardStage:
 def make_shards(ws: Workspace, stage: ShardStage, shards: Sequence[str]) -> Iterator[ShardResult]:
     """Make (or reuse) each shard; results in the order in which shards are finished."""
     ws.lake.check_writable()
-    waiting: list[tuple[Record, str]] = []  # part, fingerprint
+    waiting: list[Waiting] = []
+    for found in plan_shards(ws, stage, shards):
+        if isinstance(found, Waiting):
+            waiting.append(found)
+        else:
+            yield found
+    if waiting:
+        yield from _make(ws, stage, waiting)
+
+
+def plan_shards(ws: Workspace, stage: ShardStage, shards: Sequence[str]) -> Iterator[ShardResult | Waiting]:
+    """What each shard needs: nothing more (it is reused, or cannot be made), or to be made."""
     for shard in shards:
         try:
             part = ws.parent("raw_pairs", shard)
@@ -87,37 +110,60 @@ def make_shards(ws: Workspace, stage: ShardStage, shards: Sequence[str]) -> Iter
         except UnfitParent as error:
             yield ShardResult(shard, failure=str(error))
             continue
-        if existing:
-            yield ShardResult(shard, existing)
-        else:
-            waiting.append((part, fingerprint))
-    if waiting:
-        yield from _make(ws, stage, waiting)
+        yield ShardResult(shard, existing) if existing else Waiting(part, fingerprint)
+
+
+def estimate_shards(ws: Workspace, stage: ShardStage, shards: Sequence[str]) -> RangeEstimate:
+    """What making these shards will take; those that are up to date take nothing."""
+    waiting = [one for one in plan_shards(ws, stage, shards) if isinstance(one, Waiting)]
+    num_rows = sum(item["num_rows"] for one in waiting for item in stage.items(one.part))
+    return estimate_of(ws, stage.asset, len(waiting), num_rows)
+
+
+def pictures_per_second(num_rows: int, seconds: float) -> dict[str, float]:
+    """What a shard's metadata says of its speed: that of one worker, whoever waited for it; nothing without rows."""
+    return {"pictures_per_second": round(num_rows / seconds, 1)} if num_rows and seconds > 0 else {}
 
 
 def row_group_items(ws: Workspace, part: Record) -> list[dict[str, Any]]:
     """One item for each row group of a part."""
-    return [{"uri": ws.lake.uri(part.path), "row_group": group} for group in range(ws.lake.row_groups(part.path))]
+    sizes = ws.lake.row_group_sizes(part.path)
+    return [{"uri": ws.lake.uri(part.path), "row_group": n, "num_rows": size} for n, size in enumerate(sizes)]
 
 
-def _make(ws: Workspace, stage: ShardStage, waiting: Sequence[tuple[Record, str]]) -> Iterator[ShardResult]:
-    items = [stage.items(part) for part, _ in waiting]
+def _make(ws: Workspace, stage: ShardStage, waiting: Sequence[Waiting]) -> Iterator[ShardResult]:
+    forget_peak_memory()
+    meter = Meter()
+    items = [stage.items(one.part) for one in waiting]
+    num_rows = sum(item["num_rows"] for each in items for item in each)
+    log.info("%s", estimate_of(ws, stage.asset, len(waiting), num_rows))
     results = ws.executor.map(
-        guarded(stage.factory),
+        metered(guarded(stage.factory), stage.workers.num_gpus_per_worker),
         [item for each in items for item in each],
         resources=stage.workers.resources,
         max_workers=stage.workers.max_workers,
     )
     results = tracked(results, log, stage.asset, sum(map(len, items)), "row groups")
-    for (part, fingerprint), own_items in zip(waiting, items, strict=True):
-        started = time.perf_counter()
-        tables = [next(results) for _ in own_items]
+    for one, own_items in zip(waiting, items, strict=True):
+        started, part = time.perf_counter(), one.part
+        answers = [next(results) for _ in own_items]
+        tables = [answer.result for answer in answers]
         assert part.shard is not None
         failures = [table.message for table in tables if isinstance(table, Caught)]
         if failures:
             yield ShardResult(part.shard, failure=f"{stage.asset}[{part.shard}]: {failures[0]}")
             continue
         made = stage.assemble(part, tables)
-        seconds = time.perf_counter() - started
-        outcome = ws.keep(stage.asset, fingerprint, stage.inputs(part), made, seconds=seconds, shard=part.shard)
+        rows = sum(table.num_rows for table in tables)
+        speed = pictures_per_second(rows, sum(answer.seconds for answer in answers))
+        made = replace(made, metadata={**made.metadata, COMPUTED: rows, **speed})
+        outcome = ws.keep(
+            stage.asset,
+            one.fingerprint,
+            stage.inputs(part),
+            made,
+            seconds=time.perf_counter() - started,
+            usage=meter.lap().with_workers(answer.usage for answer in answers),
+            shard=part.shard,
+        )
         yield ShardResult(part.shard, outcome)

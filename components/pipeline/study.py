@@ -21,6 +21,7 @@ from components.data.pictures import captioned_grid
 from components.families.latent_diffusion.config import LatentDiffusionConfig
 from components.recipes.recipe import Recipe, Trained
 
+from .costs import track_costs
 from .judging import (
     final_prompt_sets,
     load_judges,
@@ -117,7 +118,8 @@ def train_arm(ws: Workspace, arm: str) -> Outcome:
             + ("" if ws.dataset.has_ground_truth else ", and only scenes has an oracle")
         )
     inputs, settings = identity_of(ws, arm)
-    return ws.materialize(ASSET, inputs, settings, lambda fingerprint: _Arm(ws, arm).run(fingerprint, inputs), arm)
+    outcome = ws.materialize(ASSET, inputs, settings, lambda fingerprint: _Arm(ws, arm).run(fingerprint, inputs), arm)
+    return track_costs(ws, outcome)
 
 
 def train_demo_arm(ws: Workspace) -> Outcome:
@@ -191,6 +193,7 @@ class _Arm:
                 "drawn": captioned_grid(described, self.prompts[-1].texts[: len(described)]),
             },
             registry=fitted.made.registry,
+            workers=fitted.made.workers,
         )
 
     def _plan(self) -> SamplingPlan:

@@ -13,7 +13,7 @@ import logging
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,9 +35,11 @@ from components.contracts import (
 from components.data.lake import digest_of
 from components.data.scratch import Scratch
 from components.data.storage import named_failures
+from components.execution.usage import Meter, Usage
 from components.recipes.recipe import Trained
 from components.tracking.outage import TrackerAway
 
+from .costs import track_costs
 from .progress import Progress, silence_libraries
 from .rows import SplitRows, load_rows, with_text
 from .spec import open_workspace, spec_of
@@ -123,7 +125,7 @@ def train_model(ws: Workspace, asset: str, kept_as: KeptAs | None = None) -> Out
             return Made("none", "", metadata={"not_made": f"data set {ws.dataset.name!r} has no ground truth"})
         return fit_stage(ws, asset, fingerprint, inputs, kept_as).made
 
-    return ws.materialize(asset, inputs, settings, make, kept_as.shard)
+    return track_costs(ws, ws.materialize(asset, inputs, settings, make, kept_as.shard))
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,6 +211,7 @@ def fit_stage(
         },
         pictures={name: _open_picture(ws, path) for name, path in result["pictures"].items()},
         registry=str(version),
+        workers=[Usage(**one) for one in result["usage"]],
     )
     return Fitted(made, drawn)
 
@@ -263,19 +266,24 @@ def register(
 
 def fit_model(gang: Gang, config: Mapping[str, Any]) -> Mapping[str, Any]:
     """Run on a training worker: build the family from the lake, train it, and (rank 0) keep its folder in the lake."""
+    meter = Meter()
     ws, asset, kept_as = open_workspace(config["workspace"]), config["asset"], config["kept_as"]
     checkpoints = _checkpoints(ws, asset, kept_as, config["fingerprint"])
     trainer = new_trainer(ws, asset, gang, checkpoints, kept_as.parents)
     run = ws.tracker.resume(config["run_id"]) if gang.rank == 0 else None
-    followed = _follow(trainer, kept_as.label, run, Sketchbook(config["sampling"], checkpoints))
+    costs = _Costs(meter, trainer, checkpoints)
+    followed = _follow(trainer, kept_as.label, run, Sketchbook(config["sampling"], checkpoints), costs)
     with trainer.averaged_weights() as family:
+        usage = costs.read()
         if run is None:
             return {}
+        meter.restart()
         kept = _keep(ws, asset, kept_as, family, run, followed.history)
     last = followed.last
     result = {
         **kept,
         "run_id": run.run_id,
+        "usage": [asdict(one) for one in (*usage, meter.read())],
         "early_weights": followed.early,
         "num_rows": trainer.family.num_rows,
         "rows_per_second": round(last.rows_per_second, 1) if last else 0.0,
@@ -429,7 +437,34 @@ class _Followed:
 _EARLY = "early_weights.json"
 
 
-def _follow(trainer: Trainer, label: str, run: TrackedRun | None, sketchbook: Sketchbook) -> _Followed:
+class _Costs:
+    """What a training has taken: all workers of the gang, and the attempts before this one up to their checkpoints.
+
+    Notes beside the checkpoints keep it, as a lost worker or a stopped run takes everything else along.
+    """
+
+    def __init__(self, meter: Meter, trainer: Trainer, checkpoints: Checkpoints) -> None:
+        self.meter, self.trainer, self.checkpoints = meter, trainer, checkpoints
+        note = checkpoints.read_note(_SPENT)
+        self.earlier = [Usage(**json.loads(note))] if note else []
+
+    def read(self) -> list[Usage]:
+        """Earlier attempts and this one; all workers of the gang must ask for it together."""
+        from components.training.loop import summed
+
+        return [*self.earlier, summed(self.meter.read(), self.trainer.gang, self.trainer.device)]
+
+    def note(self) -> None:
+        """Keep what is spent by now; all workers together."""
+        spent = sum(self.read(), Usage())
+        if self.trainer.gang.rank == 0:
+            self.checkpoints.write_note(_SPENT, json.dumps(asdict(spent)).encode())
+
+
+_SPENT = "spent.json"
+
+
+def _follow(trainer: Trainer, label: str, run: TrackedRun | None, sketchbook: Sketchbook, costs: _Costs) -> _Followed:
     """Walk the loop; rank 0, which has the run, logs losses, progress and (at intervals) sample pictures."""
     history: list[tuple[int, Mapping[str, float]]] = []
     progress = Progress(log, label, trainer.config.num_steps, "steps")
@@ -444,6 +479,8 @@ def _follow(trainer: Trainer, label: str, run: TrackedRun | None, sketchbook: Sk
                 history.append((step.step, step.scalars))
                 _log_step(run, step)
             progress.update(step.step, _loss_note(history))
+        if trainer.is_checkpoint(step.step):
+            costs.note()
         is_shown = bool(every) and step.step % every == 0 and step.step < step.num_steps
         if is_shown or sketchbook.is_due(step.step):
             with trainer.averaged_weights() as family:

@@ -18,9 +18,11 @@ from PIL import Image
 from components.contracts import Executor, Tracker
 from components.data.catalog import Dataset
 from components.data.lake import Kind, Lake, Record, digest_of
-from components.execution.memory import peak_memory
+from components.execution.memory import forget_peak_memory
+from components.execution.usage import Meter, Usage
 from components.recipes.recipe import Recipe
 
+from .prices import Prices
 from .versions import CODE_VERSIONS
 
 log = logging.getLogger(__name__)
@@ -47,7 +49,10 @@ class UnfitParent(RuntimeError):
 
 @dataclass(frozen=True, slots=True)
 class Made:
-    """What a stage function hands back: where the content lies and what there is to say about it."""
+    """What a stage function hands back: where the content lies and what there is to say about it.
+
+    ``workers`` is what other processes took to make it.
+    """
 
     data_version: str
     path: str
@@ -56,6 +61,7 @@ class Made:
     pictures: Mapping[str, Image.Image] = field(default_factory=dict)
     verdict: str | None = None
     registry: str | None = None
+    workers: Sequence[Usage] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,9 +155,10 @@ class Workspace:
         made: Made,
         *,
         seconds: float,
+        usage: Usage | None = None,
         shard: str | None = None,
     ) -> Outcome:
-        """Make what a stage function has made the current version."""
+        """Make what a stage function has made the current version; ``usage`` is what all processes took for it."""
         kind = kind_of(asset)
         folder = self.lake.place(asset, kind, shard)
         record = Record(
@@ -173,7 +180,10 @@ class Workspace:
             verdict=made.verdict,
             registry=made.registry,
             seconds=round(seconds, 2),
-            peak_memory_gib=round(peak_memory() / 2**30, 2),
+            cpu_seconds=round(usage.cpu_seconds, 2) if usage else 0.0,
+            gpu_seconds=round(usage.gpu_seconds, 2) if usage else 0.0,
+            peak_memory_gib=round(usage.peak_memory_gib, 2) if usage else 0.0,
+            cost=round(Prices.here().cost(usage.cpu_seconds, usage.gpu_seconds), 6) if usage else None,
         )
         self.lake.set_current(record)
         log.info("%s made in %.1f s (%s)", _label(asset, shard), record.seconds, record.data_version)
@@ -192,9 +202,11 @@ class Workspace:
         fingerprint, existing = self.reusable(asset, inputs, settings, shard)
         if existing:
             return existing
-        started = time.perf_counter()
+        forget_peak_memory()
+        meter, started = Meter(), time.perf_counter()
         made = make(fingerprint)
-        return self.keep(asset, fingerprint, inputs, made, seconds=time.perf_counter() - started, shard=shard)
+        seconds, usage = time.perf_counter() - started, meter.read().with_workers(made.workers)
+        return self.keep(asset, fingerprint, inputs, made, seconds=seconds, usage=usage, shard=shard)
 
     def _write_picture(self, path: str, picture: Image.Image) -> str:
         buffer = io.BytesIO()

@@ -106,6 +106,10 @@ class LocalTracker:
         """End the run as FINISHED or FAILED."""
         self._set_status(run, "FAILED" if failed else "FINISHED")
 
+    def log_metrics(self, run_id: str, metrics: Mapping[str, float]) -> None:
+        """Log figures with a run that may have ended."""
+        LocalRun(run_id, self.folder / "runs" / run_id).log_metrics(metrics)
+
     def register(
         self, name: str, folder_uri: str, *, run: TrackedRun | None, tags: Mapping[str, str], parents: Sequence[str]
     ) -> ModelVersion:

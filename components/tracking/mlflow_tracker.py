@@ -20,10 +20,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlsplit
 
+from components.addresses import without_credentials
 from components.contracts import ModelVersion, TrackedRun
 
 from .local_tracker import flatten
-from .outage import Backlog, Outage, PatientClient, without_credentials
+from .outage import Backlog, Outage, PatientClient
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -111,6 +112,11 @@ class MlflowTracker:
     def __reduce__(self) -> tuple[type[MlflowTracker], tuple[str | None, str | None, str]]:
         return MlflowTracker, (self.uri, self.artifact_root, self.experiment)
 
+    @property
+    def shown(self) -> str:
+        """The address as messages may name it."""
+        return without_credentials(self.uri or "")
+
     def prepare(self) -> None:
         """Migrate the database and make the experiment, once for all processes; nothing happens the second time.
 
@@ -142,7 +148,7 @@ class MlflowTracker:
             if error.error_code != "RESOURCE_DOES_NOT_EXIST":
                 raise
             raise LookupError(
-                f"{self.uri} has no run {run_id!r}; it was started in another tracker, or deleted"
+                f"{self.shown} has no run {run_id!r}; it was started in another tracker, or deleted"
             ) from error
         if run.info.status != "RUNNING":
             client.update_run(run_id, status="RUNNING")
@@ -154,6 +160,11 @@ class MlflowTracker:
         with self._outage.limited(0) if failed else nullcontext():
             run.flush()
             client.set_terminated(run.run_id, status="FAILED" if failed else "FINISHED")
+
+    def log_metrics(self, run_id: str, metrics: Mapping[str, float]) -> None:
+        """Log figures with a run that may have ended."""
+        _, experiment_id = self._connect()
+        self._run(run_id, experiment_id).log_metrics(metrics)
 
     def register(
         self, name: str, folder_uri: str, *, run: TrackedRun | None, tags: Mapping[str, str], parents: Sequence[str]
@@ -239,7 +250,7 @@ class MlflowTracker:
     def _run(self, run_id: str, experiment_id: str) -> MlflowRun:
         path = _run_path(experiment_id, run_id)
         has_ui = urlsplit(self.uri or "").scheme in ("http", "https")
-        url = f"{without_credentials(self.uri or '').rstrip('/')}/{path}" if has_ui else None
+        url = f"{self.shown.rstrip('/')}/{path}" if has_ui else None
         assert self._raw is not None
         return MlflowRun(self._raw, self._outage, run_id, path, url)
 
@@ -270,7 +281,7 @@ class MlflowTracker:
             found = client.get_experiment_by_name(self.experiment)
         if found is None or found.lifecycle_stage != "active":
             raise RuntimeError(
-                f"the experiment {self.experiment!r} of {self.uri} is deleted: restore it in MLflow, or name another"
+                f"the experiment {self.experiment!r} of {self.shown} is deleted: restore it in MLflow, or name another"
             )
         return found.experiment_id
 
@@ -293,7 +304,7 @@ class MlflowTracker:
             try:
                 ids.append(client.get_model_version(name, version).tags["model_id"])
             except (MlflowException, KeyError):
-                logger.warning("the parent %s is not a version in %s: it is kept as a tag only", one, self.uri)
+                logger.warning("the parent %s is not a version in %s: it is kept as a tag only", one, self.shown)
         return ids
 
 

@@ -15,6 +15,8 @@ from contextlib import contextmanager
 from typing import Any
 from urllib.parse import urlsplit
 
+from components.addresses import without_credentials
+
 logger = logging.getLogger(__name__)
 
 DEFAULT_PATIENCE = 300.0
@@ -31,12 +33,6 @@ class TrackerAway(RuntimeError):
 def patience() -> float:
     """Seconds for which an absent server is waited for: ``ATELIER_TRACKING_PATIENCE``."""
     return float(os.environ.get("ATELIER_TRACKING_PATIENCE") or DEFAULT_PATIENCE)
-
-
-def without_credentials(uri: str) -> str:
-    """The address as it may be shown: without the user and password that it may hold."""
-    parts = urlsplit(uri)
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl() if "@" in parts.netloc else uri
 
 
 class Outage:
@@ -84,7 +80,7 @@ class Outage:
     def cause(self, error: Exception) -> str:
         """The first line of a failure, short (clients put whole requests into theirs) and without credentials."""
         first = (str(error).splitlines() or [""])[0]
-        safe = first.replace(f"{self._secret}@", "") if self._secret else first
+        safe = without_credentials(first.replace(f"{self._secret}@", "") if self._secret else first)
         return f"{type(error).__name__}: {safe[:200]}"
 
     @contextmanager

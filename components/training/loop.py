@@ -20,6 +20,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from components.contracts import Family, Gang, Loss, Objective
 from components.execution.device import fast_dtype, peak_flops
+from components.execution.usage import Usage
 
 from . import sharding
 from .checkpoint import Checkpoints
@@ -116,7 +117,7 @@ class Trainer:
                 is_logged = number % config.log_every == 0 or number in (1, config.num_steps)
                 scalars = self._step(batches.of(self.step), is_logged)
                 self.step = number
-                if config.checkpoint_every and number % config.checkpoint_every == 0 and number < config.num_steps:
+                if self.is_checkpoint(number):
                     self._save()
                 if number == first + 1 and config.compile:
                     started, first = time.perf_counter(), number  # the first step compiled
@@ -124,6 +125,11 @@ class Trainer:
                 utilisation = self._flops / seconds / self._peak_flops() if is_logged and number > first else 0.0
                 rate = config.batch_size / seconds if number > first else 0.0
                 yield TrainStep(number, config.num_steps, self.movers[0].learning_rate, rate, utilisation, scalars)
+
+    def is_checkpoint(self, step: int) -> bool:
+        """Whether a checkpoint is saved after this step (and none at the end, where the model itself is kept)."""
+        every = self.config.checkpoint_every
+        return bool(every) and step % every == 0 and step < self.config.num_steps
 
     def _count_flops(self) -> int:
         """Operations of one step of this worker in matrix products and convolutions, forward and backward.
@@ -320,6 +326,17 @@ class _Mover:
             averages = zip(self.parameters, state["ema"]["shadow_params"], strict=True)
             shadow = [sharding.cut_like(parameter, average) for parameter, average in averages]
             self.ema.load_state_dict({**state["ema"], "shadow_params": shadow})
+
+
+def summed(usage: Usage, gang: Gang, device: torch.device) -> Usage:
+    """What all workers of a gang took together; all of them must ask for it together."""
+    if gang.world_size == 1:
+        return usage
+    seconds = torch.tensor([usage.cpu_seconds, usage.gpu_seconds], dtype=torch.float64, device=device)
+    peak = torch.tensor(usage.peak_memory_gib, dtype=torch.float64, device=device)
+    dist.all_reduce(seconds)
+    dist.all_reduce(peak, dist.ReduceOp.MAX)
+    return Usage(*seconds.tolist(), peak_memory_gib=float(peak))
 
 
 def average_gradients(parameters: Sequence[torch.Tensor], world_size: int) -> None:

@@ -1,0 +1,122 @@
+"""deploy/compose.yaml: valid, complete, and without secrets or root."""
+
+import subprocess
+import sys
+
+import pytest
+
+from tests.deploy.files import COMPOSE, DEPLOY, SECRETS, VARIABLE, is_read
+
+SERVICES = COMPOSE["services"]
+ONE_SHOT = {name for name, service in SERVICES.items() if service.get("restart") == "no"}
+EXAMPLE = {
+    line.partition("=")[0]
+    for line in (DEPLOY / ".env.example").read_text().splitlines()
+    if line and not line.startswith("#")
+}
+
+
+def test_it_follows_the_compose_specification(tmp_path):
+    def check(path):
+        command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec", str(path)]
+        return subprocess.run(command, capture_output=True, text=True, check=False)
+
+    done = check(DEPLOY / "compose.yaml")
+    assert done.returncode == 0, done.stdout
+    broken = tmp_path / "compose.yaml"
+    broken.write_text((DEPLOY / "compose.yaml").read_text().replace("healthcheck:", "healthchek:", 1))
+    assert check(broken).returncode == 1
+
+
+def test_every_part_of_the_platform_is_there():
+    assert set(SERVICES) - ONE_SHOT == {
+        "postgres", "s3", "mlflow", "code-location", "dagster-webserver", "dagster-daemon", "ray-head", "ray-worker",
+        "proxy",
+    }  # fmt: skip
+    assert SERVICES["proxy"]["profiles"] == ["proxy"]  # only where it is asked for
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_a_service_is_pinned_checked_and_not_root(name):
+    service = SERVICES[name]
+    image, _, tag = service["image"].rpartition(":")
+    assert image
+    assert tag != "latest"
+    assert any(character.isdigit() for character in tag)
+    assert "no-new-privileges:true" in service["security_opt"]
+    assert "privileged" not in service
+    if name == "s3-owner":  # gives a new volume away, and ends; it may do nothing else
+        assert (service["user"], service["cap_drop"], service["cap_add"]) == ("0:0", ["ALL"], ["CHOWN"])
+    else:
+        assert service["user"].split(":")[0] not in ("0", "root")
+        assert "cap_add" not in service
+    if name in ONE_SHOT:
+        assert service["healthcheck"] == {"disable": True}
+    else:
+        assert service["healthcheck"]["test"][0] == "CMD"
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_what_a_service_waits_for_exists_and_can_be_waited_for(name):
+    for other, wanted in SERVICES[name].get("depends_on", {}).items():
+        ends = wanted["condition"] == "service_completed_successfully"
+        assert ends == (other in ONE_SHOT)
+        assert ends or wanted["condition"] == "service_healthy"
+
+
+def test_nobody_waits_in_a_circle():
+    waiting = {name: set(service.get("depends_on", {})) for name, service in SERVICES.items()}
+    while waiting:
+        ready = {name for name, others in waiting.items() if not others & set(waiting)}
+        assert ready, f"these wait for each other: {sorted(waiting)}"
+        waiting = {name: others for name, others in waiting.items() if name not in ready}
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_what_is_mounted_exists(name):
+    for volume in SERVICES[name].get("volumes", []):
+        source = volume.split(":")[0]
+        assert (DEPLOY / source).is_file() if source.startswith(".") else source in COMPOSE["volumes"]
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_every_variable_is_read_and_no_secret_is_written_down(name):
+    for variable, value in SERVICES[name].get("environment", {}).items():
+        assert is_read(variable), f"{variable} is set and nobody reads it"
+        if variable in SECRETS:
+            assert VARIABLE.fullmatch(value), f"{variable} must come from deploy/.env"
+
+
+def test_every_variable_to_fill_in_is_explained_in_the_example():
+    asked = {match[1] for match in VARIABLE.finditer((DEPLOY / "compose.yaml").read_text())}
+    assert asked == EXAMPLE
+    filled = {line for line in (DEPLOY / ".env.example").read_text().splitlines() if not line.startswith("#")}
+    for secret in SECRETS & EXAMPLE:
+        assert f"{secret}=" in filled or any(line.startswith(f"{secret}=") and "PASSWORD@" in line for line in filled)
+    assert "deploy/.env" in (DEPLOY.parent / ".gitignore").read_text().splitlines()
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_only_the_proxy_is_reachable_from_other_machines(name):
+    ports = SERVICES[name].get("ports", [])
+    assert name == "proxy" or all(port.startswith("127.0.0.1:") for port in ports)
+
+
+def test_the_proxy_asks_for_a_password_before_every_ui():
+    caddyfile = (DEPLOY / "proxy" / "Caddyfile").read_text()
+    sites = [block for block in caddyfile.split("\n\n") if "reverse_proxy" in block]
+    published = {port.split(":")[0] for port in SERVICES["proxy"]["ports"]}
+    assert {block.split("}:")[1].split(" ")[0] for block in sites} == published
+    targets = {block.split("reverse_proxy ")[1].split()[0] for block in sites}
+    assert targets == {"dagster-webserver:3000", "mlflow:5000", "ray-head:8265"}
+    assert all("import guarded" in block for block in sites)
+    assert "basic_auth" in caddyfile
+
+
+def test_runs_go_to_ray_and_the_daemon_waits_for_it():
+    environment = SERVICES["dagster-daemon"]["environment"]
+    assert environment["ATELIER_RAY_JOBS_URL"] == "http://ray-head:8265"
+    assert "ray-head" in SERVICES["dagster-daemon"]["depends_on"]
+    for node in ("ray-head", "ray-worker"):  # what runs there needs all that the code location has
+        assert SERVICES[node]["environment"] == SERVICES["code-location"]["environment"]
+        assert SERVICES[node]["environment"]["RAY_AUTH_MODE"] == "token"

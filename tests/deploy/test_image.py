@@ -1,0 +1,65 @@
+"""deploy/docker: the image has no secret and no root, and its Dagster settings load."""
+
+import subprocess
+from pathlib import Path
+
+import dagster as dg
+import pytest
+import yaml
+
+from tests.deploy.files import DEPLOY, ROOT, SECRETS
+
+DOCKERFILE = DEPLOY / "docker" / "Dockerfile"
+LINES = [line for line in DOCKERFILE.read_text().replace("\\\n", " ").splitlines() if line and line[0] != "#"]
+STEPS = [tuple(line.split(None, 1)) for line in LINES]
+
+
+def test_the_linter_has_nothing_against_it(tmp_path):
+    done = subprocess.run(["hadolint", str(DOCKERFILE)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+    bad = tmp_path / "Dockerfile"
+    bad.write_text("FROM python:latest\nRUN cd /tmp && apt-get install curl\n")
+    assert subprocess.run(["hadolint", str(bad)], capture_output=True, check=False).returncode == 1
+
+
+def test_the_last_user_is_not_root_and_there_is_a_health_check():
+    users = [value for step, value in STEPS if step == "USER"]
+    assert users == ["10001:10001"]
+    assert STEPS.index(("USER", users[0])) < next(n for n, (step, _) in enumerate(STEPS) if step == "HEALTHCHECK")
+    assert [step for step, _ in STEPS].count("HEALTHCHECK") == 1
+
+
+def test_no_secret_enters_while_it_is_built():
+    text = DOCKERFILE.read_text()
+    assert not [name for name in SECRETS if name in text]
+    assert [value.split("=")[0] for step, value in STEPS if step == "ARG"] == ["TORCH_INDEX"]
+    assert "deploy/.env" in (DEPLOY / "docker" / "Dockerfile.dockerignore").read_text().splitlines()
+
+
+def test_what_is_copied_exists_and_is_not_ignored():
+    allowed = {
+        line[1:] for line in (DEPLOY / "docker" / "Dockerfile.dockerignore").read_text().split() if line[0] == "!"
+    }
+    copied = {name for step, value in STEPS if step == "COPY" for name in value.split()[:-1]}
+    assert copied == allowed
+    assert all((ROOT / name).exists() for name in copied)
+
+
+def test_the_source_tree_is_installed_in_place_with_pinned_versions():
+    installing = next(value for step, value in STEPS if step == "RUN" and "pip install" in value)
+    assert "--constraint constraints.txt" in installing
+    assert "--editable" in installing
+
+
+@pytest.mark.skipif(not (DEPLOY / "dagster.yaml").exists(), reason="deploy/dagster.yaml is not there")
+def test_the_settings_of_the_image_load(tmp_path: Path, monkeypatch):
+    """As the Dockerfile puts them together; storage is left out, because opening it asks PostgreSQL."""
+    monkeypatch.setenv("ATELIER_RAY_JOBS_URL", "http://ray-head:8265")
+    written = "\n".join((DEPLOY / name).read_text() for name in ("dagster.yaml", "ray_jobs.yaml"))
+    settings = yaml.safe_load(written)
+    assert settings["storage"]["postgres"]["postgres_url"] == {"env": "ATELIER_POSTGRES_URL"}
+    del settings["storage"]
+    (tmp_path / "dagster.yaml").write_text(yaml.safe_dump(settings))
+    with dg.DagsterInstance.from_config(str(tmp_path)) as instance:
+        assert type(instance.run_launcher).__name__ == "RayRunLauncher"
+        assert instance.run_launcher.address == "http://ray-head:8265"  # pyright: ignore
