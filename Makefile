@@ -33,8 +33,8 @@ study-captioners: $(INSTALLED) ## captioners from 250, 500, 1,000 and 2,000 exam
 study-decoder: $(INSTALLED) ## diffusion decoder and student with three seeds, and their table
 	$(BIN)/atelier study-decoder $(TARGET)
 
-dev: $(INSTALLED) ## Dagster UI, daemon and MLflow UI
-	$(BIN)/atelier dev $(TARGET)
+dev: $(INSTALLED) ## Dagster UI, daemon and MLflow UI; AUTOMATION=1 switches sensors and schedules on
+	$(if $(AUTOMATION),ATELIER_AUTOMATION=$(AUTOMATION)) $(BIN)/atelier dev $(TARGET)
 
 check-dataset: $(INSTALLED) ## what would be kept of a sample, and why not the rest: make check-dataset DATASET=mine
 	$(BIN)/atelier check-dataset $(DATASET) --recipe $(RECIPE)

@@ -25,6 +25,7 @@ def whole_asset(
     kinds: set[str],
     deps: Sequence[str | dg.AssetDep],
     partitions_def: dg.PartitionsDefinition | None = None,
+    automation_condition: dg.AutomationCondition | None = None,
 ) -> Callable[[Any], Any]:
     """An asset that is made as a whole (or partition by partition, one in a run).
 
@@ -42,6 +43,7 @@ def whole_asset(
             code_version=CODE_VERSIONS[name],
             check_specs=check_specs(name),
             partitions_def=partitions_def,
+            automation_condition=automation_condition,
         )(function)
 
     return decorate

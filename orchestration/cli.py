@@ -22,6 +22,7 @@ from .home import Home, dagster_url, mlflow_url
 from .jobs import BY_NAME, JOBS, NamedJob
 from .lake_commands import LAKE_COMMANDS, LakeCommand
 from .launch import Target, log_to_terminal, run_job, run_jobs
+from .rollback import ROLLBACK_COMMAND
 
 log = logging.getLogger(__name__)
 
@@ -83,9 +84,11 @@ def _parser() -> argparse.ArgumentParser:
             _add_drawing_options(sub)
         if name == "verify":
             sub.add_argument("assets", nargs="*", help="names of assets; none verifies all")
+        if name == "dev":
+            sub.add_argument("--automation", action="store_true", help="switch every sensor and schedule on")
         if name == "demo":
             sub.add_argument("--until", choices=list(BY_NAME), help="stop after this job (and what it needs)")
-    for one in LAKE_COMMANDS:
+    for one in (*LAKE_COMMANDS, ROLLBACK_COMMAND):
         sub = commands.add_parser(one.name, help=one.words, description=one.words)
         sub.set_defaults(command=partial(_on_the_lake, one))
         _add_target(sub)
@@ -132,6 +135,8 @@ def _target(parsed: argparse.Namespace) -> Target:
     home.prepare()
     os.environ["DAGSTER_HOME"] = str(home.dagster_home)
     os.environ["ATELIER_DATASET"], os.environ["ATELIER_RECIPE"] = target.dataset, target.recipe
+    if target.overrides:
+        os.environ["ATELIER_OVERRIDES"] = json.dumps(target.overrides)
     return target
 
 
@@ -369,6 +374,8 @@ def _dev(parsed: argparse.Namespace) -> int:
         store = ["--backend-store-uri", home.tracking_uri, "--default-artifact-root", home.artifacts]
         commands.append(["-m", "mlflow", "server", *store, "--host", "127.0.0.1", "--port", mlflow_port])
     environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    if parsed.automation:
+        environment["ATELIER_AUTOMATION"] = "1"
     processes = [
         subprocess.Popen([sys.executable, *command], env=environment, start_new_session=True) for command in commands
     ]

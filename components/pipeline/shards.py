@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -118,6 +118,7 @@ def _make(ws: Workspace, stage: ShardStage, waiting: Sequence[tuple[Record, str]
             yield ShardResult(part.shard, failure=f"{stage.asset}[{part.shard}]: {failures[0]}")
             continue
         made = stage.assemble(part, tables)
+        made = replace(made, metadata={**made.metadata, "raw_rows": part.num_rows})
         seconds = time.perf_counter() - started
         outcome = ws.keep(stage.asset, fingerprint, stage.inputs(part), made, seconds=seconds, shard=part.shard)
         yield ShardResult(part.shard, outcome)
