@@ -19,7 +19,6 @@ from PIL import Image
 
 from components import schemas
 from components.contracts import Reader, Resources
-from components.data.catalog import split_of
 from components.data.duplicates import Looks, copies, held_out_copies
 from components.data.images import Rejection
 from components.data.ingest import IngestResult, RejectedRows, ingest_shard
@@ -206,23 +205,20 @@ def build_image_set(ws: Workspace) -> Outcome:
     if opt_outs.entries:
         settings["opt_out"] = opt_outs.settings()
 
-    def is_held_out(key: str) -> bool:
-        return split_of(key, ws.dataset.evaluation_fraction) == "evaluation"
-
     def make(_: str) -> Made:
         looks = Looks.of(_looks(ws, parts), ws.recipe.data.ingest.duplicate_images)
         found = copies(looks, ws.recipe.data.ingest.duplicate_images, ws.recipe.data.near_duplicates)
         matches = list(zip(parts, map(list, opted_out(ws, parts, opt_outs)), strict=True))
         left_out = {key for _, named in matches for key in named}
         in_neither = found.keys() | {row for row, key in enumerate(looks.keys) if key in left_out}
-        found |= held_out_copies(looks, in_neither, is_held_out)
+        found |= held_out_copies(looks, in_neither, ws.dataset.is_held_out)
         keys = [key for row, key in enumerate(looks.keys) if row not in found]
         set_aside = _rejected_copies(ws, parts, looks, found)
         rejected_path, _ = ws.lake.write_table("rejected/image_set", set_aside.table(), schemas.REJECTED)
         places = _places(parts, found)
         seen_by = Ledger(ws).seen_by(matches) if left_out else []
         known = set(keys) - left_out
-        evaluation = sum(map(is_held_out, known))
+        evaluation = sum(map(ws.dataset.is_held_out, known))
         reader = open_reader(ws)
         examples = {
             kind: {key: text for key, text in ws.dataset.examples(kind, reader).items() if key in known}
