@@ -60,7 +60,12 @@ def changed_shards(context: dg.SensorEvaluationContext, workspace: WorkspaceReso
     """
     ws = workspace.open()
     register_shards(context.instance, shard_names(ws))
-    return _asked(context, "ingest", due_pairs(ws), "every shard is as its source is").as_sensor_result()
+    due, unanswered = due_pairs(ws)
+    if_none = "every shard is as its source is"
+    if unanswered:
+        context.log.warning("the source does not answer for %s", unanswered)
+        if_none = f"the source does not answer for {len(unanswered)} shards: {next(iter(unanswered.values()))}"
+    return _asked(context, "ingest", due, if_none).as_sensor_result()
 
 
 def new_champions(context: dg.SensorEvaluationContext, workspace: WorkspaceResource) -> dg.SensorResult:

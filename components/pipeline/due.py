@@ -7,7 +7,6 @@ tick may ask as often as it likes.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -19,8 +18,6 @@ from .captions import KINDS, caption_inputs, caption_settings
 from .ingest import Intake, shard_name
 from .workspace import Workspace
 
-log = logging.getLogger(__name__)
-
 
 @dataclass(frozen=True, slots=True)
 class Due:
@@ -31,22 +28,23 @@ class Due:
     reason: str
 
 
-def due_pairs(ws: Workspace) -> list[Due]:
+def due_pairs(ws: Workspace) -> tuple[list[Due], dict[str, str]]:
     """Shards of ``raw_pairs`` that were never made, or whose source or settings have changed.
 
-    A shard whose source does not answer is left out with a warning: what it is now, nobody can tell.
+    Beside them, by shard, why its source does not answer: whether such a shard is due nobody can tell.
     """
     intake, made = Intake.of(ws), ws.lake.records("raw_pairs")
-    found = []
+    found: list[Due] = []
+    unanswered = {}
     for position in range(len(intake.reader.shards())):
         shard = shard_name(position)
         try:
             inputs = intake.inputs(shard)
         except (StorageError, FileNotFoundError) as error:
-            log.warning("raw_pairs[%s] is left out of this look at the source: %s", shard, error)
+            unanswered[shard] = str(error)
             continue
         found += _due(ws, "raw_pairs", shard, inputs, intake.settings, made.get(shard))
-    return found
+    return found, unanswered
 
 
 def due_captions(ws: Workspace) -> list[Due]:
