@@ -133,7 +133,7 @@ def _no_model_saw_opted_out_rows(records: Sequence[Record]) -> Answer:
 def _nothing_against(test: str, records: Sequence[Record]) -> Answer:
     """What one of the caption tests has against a record, by its shard."""
     found = {_name(r): "; ".join(r.metadata["complaints"][test]) for r in records if test in r.metadata["complaints"]}
-    return _by_shard(found, "nothing found")
+    return _by_shard(found, "no complaint about any caption")
 
 
 def _golden_pictures(records: Sequence[Record]) -> Answer:

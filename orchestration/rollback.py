@@ -24,7 +24,9 @@ RollbackAsset = Enum("RollbackAsset", {name: name for name in ASSETS})
 class RollbackConfig(dg.Config):
     """What is rolled back, to what, and for the record by whom and why."""
 
-    asset: RollbackAsset = Field(description="Whose champion: champion_captioners, or a model asset.")
+    asset: RollbackAsset = Field(  # pyright: ignore[reportInvalidTypeForm]  # made from a table
+        description="Whose champion: champion_captioners, or a model asset."
+    )
     version: str = Field(
         default="",
         description="The version to return to: a registry version (3 or name/3), or a data version such as "

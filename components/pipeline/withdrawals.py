@@ -40,7 +40,8 @@ class Rollback:
 
     def __str__(self) -> str:
         reason = f": {self.why}" if self.why else ""
-        return f"rolled back to {self.to_version} by {self.by} at {self.at}{reason}"
+        when = f"on {self.at[:10]} at {self.at[11:16]} UTC"
+        return f"rolled back to {self.to_version} by {self.by} {when}{reason}"
 
 
 def note(lake: Lake, rollback: Rollback) -> None:

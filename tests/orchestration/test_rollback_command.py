@@ -88,7 +88,7 @@ def test_the_command_says_what_it_did_and_how_to_undo_it(ws: Workspace, instance
     assert main(["rollback", "champion_captioners", *target, *why]) == 0
     said = capsys.readouterr().out
     assert "champion_captioners: ssc/1,dsc/1 is champion again" in said
-    assert "ssc/2,dsc/2 was rolled back to ssc/1,dsc/1 by Ada at 20" in said
+    assert "ssc/2,dsc/2 was rolled back to ssc/1,dsc/1 by Ada on 20" in said
     assert "atelier rollback champion_captioners --to ssc/2,dsc/2" in said
     assert "\x1b" not in said
     assert [one.by for one in rollbacks(ws.lake)] == ["Ada"]

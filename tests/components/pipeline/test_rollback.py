@@ -57,7 +57,8 @@ def test_a_rollback_is_on_record_in_the_lake_and_in_the_registry(captioned: Work
     ws = captioned
     done = roll_back(ws, CHAMPIONS, by="Ada", why="it invents dogs")
     assert rollbacks(ws.lake) == [done]
-    assert f"rolled back to ssc/1,dsc/1 by Ada at {done.at}: it invents dogs" == str(done)
+    when = f"on {done.at[:10]} at {done.at[11:16]} UTC"
+    assert f"rolled back to ssc/1,dsc/1 by Ada {when}: it invents dogs" == str(done)
     folder = Path(ws.lake.root).parent / "tracker" / "models" / ws.registry_name("dsc_captioner")
     assert json.loads((folder / "2.json").read_text())["tags"]["withdrawn"] == str(done)
     assert "ssc/2,dsc/2 was rolled back" in json.loads((folder / "1.json").read_text())["tags"]["reinstated"]
