@@ -36,8 +36,8 @@ study-decoder: $(INSTALLED) ## diffusion decoder and student with three seeds, a
 study-ablations: $(INSTALLED) ## the text-to-image model with one part changed, for equal minutes each; prints a table
 	$(BIN)/atelier study-ablations $(TARGET)
 
-dev: $(INSTALLED) ## Dagster UI, daemon and MLflow UI
-	$(BIN)/atelier dev $(TARGET)
+dev: $(INSTALLED) ## Dagster UI, daemon and MLflow UI; AUTOMATION=1 switches sensors and schedules on
+	$(if $(AUTOMATION),ATELIER_AUTOMATION=$(AUTOMATION)) $(BIN)/atelier dev $(TARGET)
 
 check-dataset: $(INSTALLED) ## what would be kept of a sample, and why not the rest: make check-dataset DATASET=mine
 	$(BIN)/atelier check-dataset $(DATASET) --recipe $(RECIPE)

@@ -342,6 +342,10 @@ class Tracker(Protocol):
         """Point ``candidate`` or ``champion`` at a version."""
         ...
 
+    def set_tags(self, version: ModelVersion, tags: Mapping[str, str]) -> None:
+        """Add tags to a registered version, or change them."""
+        ...
+
     def versions(self, name: str) -> list[ModelVersion]:
         """All registered versions of ``name``, in order; none where it is unknown."""
         ...

@@ -27,6 +27,7 @@ def whole_asset(
     kinds: set[str],
     deps: Sequence[str | dg.AssetDep],
     partitions_def: dg.PartitionsDefinition | None = None,
+    automation_condition: dg.AutomationCondition | None = None,
 ) -> Callable[[Any], Any]:
     """An asset that is made as a whole (or partition by partition, one in a run).
 
@@ -45,6 +46,7 @@ def whole_asset(
             check_specs=check_specs(name),
             partitions_def=partitions_def,
             pool=_pool(kinds),
+            automation_condition=automation_condition,
         )(function)
 
     return decorate

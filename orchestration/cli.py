@@ -25,6 +25,7 @@ from .home import Home, dagster_url, mlflow_url
 from .jobs import BY_NAME, JOBS, NamedJob
 from .lake_commands import LAKE_COMMANDS, LakeCommand
 from .launch import Target, log_to_terminal, run_job, run_jobs
+from .rollback import ROLLBACK_COMMAND
 
 log = logging.getLogger(__name__)
 
@@ -73,34 +74,13 @@ def _parser() -> argparse.ArgumentParser:
     ):
         sub = commands.add_parser(name, help=words, description=words)
         sub.set_defaults(command=command)
+        for flags, settings in _OPTIONS.get(name, ()):
+            sub.add_argument(*flags, **settings)
         if name == "check-dataset":
-            sub.add_argument("dataset", help="name of a folder in datasets/")
-            sub.add_argument("--rows", type=int, default=200, help="rows to read, spread over the shards")
             _add_recipe(sub)
         else:
             _add_target(sub)
-        if name == "run":
-            sub.add_argument("job", choices=list(BY_NAME))
-            sub.add_argument("--partition", help="of a job that makes one partition: an arm of the study")
-        if name == "study":
-            sub.add_argument("--arms", nargs="+", metavar="ARM", help="only these, for example raw-seed0 dsc-95-seed0")
-        if name == "study-ablations":
-            sub.add_argument("--minutes", type=float, default=4.5, help="of training for each, text encoder included")
-        if name == "study-decoder":
-            sub.add_argument("--choosing", action="store_true", help="measure on held-out rows that no report uses")
-        if name == "estimate":
-            sub.add_argument("--tflops", type=float, default=400.0, help="what a device reaches in this training")
-            sub.add_argument("--price", type=float, help="price of a device hour; ATELIER_GPU_HOUR_PRICE, or 3")
-            sub.add_argument(
-                "--backfill", choices=["raw_pairs", "recaptioned", "latents"], help="what its missing shards will take"
-            )
-        if name == "generate":
-            _add_drawing_options(sub)
-        if name == "verify":
-            sub.add_argument("assets", nargs="*", help="names of assets; none verifies all")
-        if name == "demo":
-            sub.add_argument("--until", choices=list(BY_NAME), help="stop after this job (and what it needs)")
-    for one in (*LAKE_COMMANDS, *COST_COMMANDS):
+    for one in (*LAKE_COMMANDS, *COST_COMMANDS, ROLLBACK_COMMAND):
         sub = commands.add_parser(one.name, help=one.words, description=one.words)
         sub.set_defaults(command=partial(_on_the_lake, one))
         _add_target(sub)
@@ -108,16 +88,46 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_drawing_options(sub: argparse.ArgumentParser) -> None:
-    sub.add_argument("prompts", nargs="+", metavar="PROMPT")
-    sub.add_argument("--seed", type=int, default=0, help="of the first picture of each prompt")
-    sub.add_argument("--num", type=int, default=1, help="pictures of each prompt, with seeds that follow each other")
-    sub.add_argument("--steps", type=int, help="sampling steps; the recipe's where not given")
-    sub.add_argument("--guidance", type=float, help="classifier-free guidance, 1 is none; the recipe's where not given")
-    sub.add_argument("--decoder", choices=["vae", "consistency", "both"], default="vae")
-    sub.add_argument("--upsample", action="store_true", help="let the prompt upsampler make prompts descriptive first")
-    sub.add_argument("--alias", default="champion", help="which version draws: champion or candidate")
-    sub.add_argument("--output", type=Path, default=Path("drawings"), help="folder for the files")
+def _option(*flags: str, **settings: Any) -> tuple[tuple[str, ...], dict[str, Any]]:
+    return flags, settings
+
+
+_OPTIONS = {
+    "check-dataset": (
+        _option("dataset", help="name of a folder in datasets/"),
+        _option("--rows", type=int, default=200, help="rows to read, spread over the shards"),
+    ),
+    "run": (
+        _option("job", choices=list(BY_NAME)),
+        _option("--partition", help="of a job that makes one partition: an arm of the study"),
+    ),
+    "study": (_option("--arms", nargs="+", metavar="ARM", help="only these, for example raw-seed0 dsc-95-seed0"),),
+    "study-ablations": (
+        _option("--minutes", type=float, default=4.5, help="of training for each, text encoder included"),
+    ),
+    "study-decoder": (_option("--choosing", action="store_true", help="measure on held-out rows that no report uses"),),
+    "estimate": (
+        _option("--tflops", type=float, default=400.0, help="what a device reaches in this training"),
+        _option("--price", type=float, help="price of a device hour; ATELIER_GPU_HOUR_PRICE, or 3"),
+        _option(
+            "--backfill", choices=["raw_pairs", "recaptioned", "latents"], help="what its missing shards will take"
+        ),
+    ),
+    "generate": (
+        _option("prompts", nargs="+", metavar="PROMPT"),
+        _option("--seed", type=int, default=0, help="of the first picture of each prompt"),
+        _option("--num", type=int, default=1, help="pictures of each prompt, with seeds that follow each other"),
+        _option("--steps", type=int, help="sampling steps; the recipe's where not given"),
+        _option("--guidance", type=float, help="classifier-free guidance, 1 is none; the recipe's where not given"),
+        _option("--decoder", choices=["vae", "consistency", "both"], default="vae"),
+        _option("--upsample", action="store_true", help="let the prompt upsampler make prompts descriptive first"),
+        _option("--alias", default="champion", help="which version draws: champion or candidate"),
+        _option("--output", type=Path, default=Path("drawings"), help="folder for the files"),
+    ),
+    "verify": (_option("assets", nargs="*", help="names of assets; none verifies all"),),
+    "dev": (_option("--automation", action="store_true", help="switch every sensor and schedule on"),),
+    "demo": (_option("--until", choices=list(BY_NAME), help="stop after this job (and what it needs)"),),
+}
 
 
 def _add_target(sub: argparse.ArgumentParser) -> None:
@@ -147,6 +157,8 @@ def _target(parsed: argparse.Namespace) -> Target:
     home.prepare()
     os.environ["DAGSTER_HOME"] = str(home.dagster_home)
     os.environ["ATELIER_DATASET"], os.environ["ATELIER_RECIPE"] = target.dataset, target.recipe
+    if target.overrides:
+        os.environ["ATELIER_OVERRIDES"] = json.dumps(target.overrides)
     return target
 
 
@@ -406,6 +418,8 @@ def _dev(parsed: argparse.Namespace) -> int:
         store = ["--backend-store-uri", home.tracking_uri, "--default-artifact-root", home.artifacts]
         commands.append(["mlflow", "server", *store, "--host", "127.0.0.1", "--port", mlflow_port])
     environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    if parsed.automation:
+        environment["ATELIER_AUTOMATION"] = "1"
     processes = [
         lifeline.start(name, arguments, env=environment, start_new_session=True) for name, *arguments in commands
     ]

@@ -1,8 +1,12 @@
 """The code location: every asset, job and resource of the graph, and the policies that hold for all of them.
 
+The environment says which deployment it is (``ATELIER_DATASET``, ``ATELIER_RECIPE``, ``ATELIER_OVERRIDES``: a JSON
+object of dotted fields) and what happens by itself (``automation``).
+
 ``build_definitions`` takes resource overrides, so that tests replace a resource instead of patching one.
 """
 
+import json
 import os
 from collections.abc import Mapping
 from typing import Any
@@ -10,10 +14,10 @@ from typing import Any
 import dagster as dg
 
 from . import assets
-from .automation import SENSORS
+from .automation import automation_of
 from .jobs import JOBS
-from .liveness import dead_runs
 from .resources import ComputeResource, LakeResource, RecipeResource, TrackingResource, WorkspaceResource
+from .rollback import rollback
 
 
 def build_definitions(resources: Mapping[str, Any] | None = None) -> dg.Definitions:
@@ -21,7 +25,9 @@ def build_definitions(resources: Mapping[str, Any] | None = None) -> dg.Definiti
     # Configured at launch, because only then does what a run is given for a leaf reach the workspace that holds it.
     leaves: dict[str, Any] = {
         "recipe": RecipeResource.configure_at_launch(
-            dataset=os.environ.get("ATELIER_DATASET", "scenes"), recipe=os.environ.get("ATELIER_RECIPE", "tiny")
+            dataset=os.environ.get("ATELIER_DATASET", "scenes"),
+            recipe=os.environ.get("ATELIER_RECIPE", "tiny"),
+            overrides=json.loads(os.environ.get("ATELIER_OVERRIDES") or "{}"),
         ),
         "lake": LakeResource.configure_at_launch(),
         "compute": ComputeResource.configure_at_launch(),
@@ -30,8 +36,8 @@ def build_definitions(resources: Mapping[str, Any] | None = None) -> dg.Definiti
     }
     return dg.Definitions(
         assets=dg.load_assets_from_package_module(assets),
-        jobs=[job.define() for job in JOBS],
-        sensors=[*SENSORS, dead_runs],
+        jobs=[*(job.define() for job in JOBS), rollback],
+        **automation_of(os.environ),
         resources={**leaves, "workspace": WorkspaceResource(**leaves)},
         executor=dg.in_process_executor,  # one Ray session and one set of loaded libraries for all steps of a run
     )

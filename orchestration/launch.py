@@ -22,7 +22,7 @@ from components.execution import lifeline
 from .home import Home
 from .jobs import BY_NAME, NamedJob
 from .liveness import end_dead_runs
-from .partitions import register_shards
+from .partitions import range_tags, register_shards
 
 log = logging.getLogger(__name__)
 
@@ -81,8 +81,8 @@ def run_job(target: Target, name: str, partition: str | None = None) -> bool:
         )
         for evaluation in result.get_asset_check_evaluations():
             if not evaluation.passed and evaluation.severity == dg.AssetCheckSeverity.ERROR:
-                said = "; ".join(f"{name}: {value.value}" for name, value in evaluation.metadata.items())
-                log.error("%s: check %s failed: %s", evaluation.asset_key.to_user_string(), evaluation.check_name, said)
+                asset, said = evaluation.asset_key.to_user_string(), evaluation.description
+                log.error("%s: check %s failed: %s", asset, evaluation.check_name, said)
         for event in result.all_events:
             failure = event.event_specific_data if event.is_step_failure else None
             if failure is not None:
@@ -112,7 +112,7 @@ def _shard_range(target: Target, instance: dg.DagsterInstance) -> dict[str, str]
     )
     names = [shard_name(position) for position in range(len(reader.shards()))]
     register_shards(instance, names)
-    return {"dagster/asset_partition_range_start": names[0], "dagster/asset_partition_range_end": names[-1]}
+    return range_tags(names)
 
 
 def run_jobs(

@@ -18,7 +18,7 @@ from components.pipeline.ancestry import ancestry, captioners_of, sources_of
 from components.pipeline.costs import figures_of
 from components.pipeline.shards import ShardResult
 from components.pipeline.versions import CODE_VERSIONS
-from components.pipeline.workspace import Outcome, Workspace
+from components.pipeline.workspace import Outcome, Workspace, kind_of
 
 from .checks import check_results
 from .home import mlflow_url
@@ -57,7 +57,11 @@ def materialized_shards(
             asset_key=asset,
             partition=result.shard,
             metadata=metadata_of(ws, result.outcome),
-            tags={"dagster/data_version": record.data_version, "dagster/code_version": CODE_VERSIONS[asset]},
+            tags={
+                "dagster/data_version": record.data_version,
+                "dagster/code_version": CODE_VERSIONS[asset],
+                **_input_tags(context, asset, result.shard),
+            },
         )
     yield from check_results(asset, records)
     if failures:
@@ -66,6 +70,19 @@ def materialized_shards(
             + " | ".join(failures[:5]),
             allow_retries=False,
         )
+
+
+def _input_tags(context: dg.AssetExecutionContext, asset: str, shard: str) -> dict[str, str]:
+    """Which versions a shard was made from, as Dagster itself notes it for outputs: it tells by them what is stale."""
+    tags = {}
+    for key in context.assets_def.asset_deps[dg.AssetKey(asset)]:
+        name = key.to_user_string()
+        partition = shard if kind_of(name) == "table" else None
+        made = context.instance.get_latest_data_version_record(key, partition_key=partition)
+        version = (made.event_log_entry.tags or {}).get("dagster/data_version") if made else None
+        tags[f"dagster/input_data_version/{name}"] = version or "INITIAL"
+        tags[f"dagster/input_event_pointer/{name}"] = str(made.storage_id) if made else "NULL"
+    return tags
 
 
 def metadata_of(ws: Workspace, outcome: Outcome) -> dict[str, Any]:

@@ -114,6 +114,10 @@ class Dataset:
         """Share of rows that nothing is trained on."""
         return self.facts.splits.evaluation
 
+    def is_held_out(self, key: str) -> bool:
+        """Whether nothing is trained on the row of a key."""
+        return split_of(key, self.evaluation_fraction) == "evaluation"
+
     @property
     def has_ground_truth(self) -> bool:
         """Whether the scene behind every row is known."""

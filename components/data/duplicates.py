@@ -1,7 +1,7 @@
 """Copies of pictures across shards: which rows of a data set are set aside, whatever shard they lie in.
 
-What belongs here: the rule. What does not: copies within one shard while it is read (``ingest``, by the same rule) and
-the hash that tells near copies (``perceptual_hash``).
+What belongs here: the rule, and that no picture is learned from that is held out. What does not: copies within one
+shard while it is read (``ingest``, by the same rule) and the hash that tells near copies (``perceptual_hash``).
 
 The rule looks at all rows in the order of their keys, so it does not matter which shard was read first, or where a row
 lies. A key that stands in several shards belongs to the first of them. Of equal pictures the one with the smallest key
@@ -12,7 +12,7 @@ hash and little in colour: chains of small changes do not pull everything into o
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -43,6 +43,7 @@ class Looks:
 
     keys: Sequence[str]
     shards: Sequence[str]
+    pictures: Sequence[str]  # sha256
     identities: Sequence[bytes]
     hashes: np.ndarray  # uint64 (N,)
     colours: np.ndarray  # uint8 (N, 48)
@@ -52,18 +53,20 @@ class Looks:
         """From each shard's columns key, sha256, caption, perceptual_hash and colours, batch by batch."""
         keys: list[str] = []
         names: list[str] = []
+        pictures: list[str] = []
         identities: list[bytes] = []
         hashes: list[np.ndarray] = [np.zeros(0, np.uint64)]
         colours: list[bytes] = []
         for shard, columns in shards:
             keys += columns["key"]
             names += [shard] * len(columns["key"])
+            pictures += columns["sha256"]
             pairs = zip(columns["sha256"], columns["caption"], strict=True)
             identities += [identity_of(sha256, caption, rule) for sha256, caption in pairs]
             hashes.append(np.array([parse_hash(text) for text in columns["perceptual_hash"]], dtype=np.uint64))
             colours += columns["colours"]
         grid = np.frombuffer(b"".join(colours), dtype=np.uint8).reshape(len(keys), -1)
-        return cls(keys, names, identities, np.concatenate(hashes), grid)
+        return cls(keys, names, pictures, identities, np.concatenate(hashes), grid)
 
 
 def copies(looks: Looks, rule: DuplicateRule, near: NearDuplicates | None) -> dict[int, Rejection]:
@@ -85,6 +88,22 @@ def copies(looks: Looks, rule: DuplicateRule, near: NearDuplicates | None) -> di
     if near is not None:
         found |= _near_copies(looks, [row for row in in_order if row not in found], near)
     return found
+
+
+def held_out_copies(
+    looks: Looks, left_out: Collection[int], is_held_out: Callable[[str], bool]
+) -> dict[int, Rejection]:
+    """The rows whose pictures are held out for evaluation under another key, each with its reason.
+
+    ``left_out`` are rows that are in neither split; ``is_held_out`` tells a key's split. Reason: ``held_out_image``.
+    """
+    rows = [row for row in range(len(looks.keys)) if row not in left_out]
+    held_out = {looks.pictures[row]: looks.keys[row] for row in reversed(rows) if is_held_out(looks.keys[row])}
+    return {
+        row: Rejection("held_out_image", f"the same picture is held out for evaluation as {held_out[picture]}")
+        for row in rows
+        if (picture := looks.pictures[row]) in held_out and not is_held_out(looks.keys[row])
+    }
 
 
 def _near_copies(looks: Looks, in_order: Sequence[int], near: NearDuplicates) -> dict[int, Rejection]:

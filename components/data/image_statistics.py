@@ -1,7 +1,7 @@
-"""How near a picture is to its original, and how much fine detail it keeps. numpy alone.
+"""How near a picture is to its original, how much fine detail it keeps, whether there is anything to see. numpy alone.
 
-What belongs here: measures between a picture and its own original. What does not: distances between sets of pictures
-(``components.evaluation``).
+What belongs here: measures of pictures by themselves, and between one and its own original. What does not: distances
+between sets of pictures (``components.evaluation``).
 """
 
 import numpy as np
@@ -45,6 +45,19 @@ def detail_energy(pixels: np.ndarray) -> np.ndarray:
     spectrum = np.abs(np.fft.fft2(pixels.astype(np.float64) / 255, axes=(1, 2))) ** 2
     frequency = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.fftfreq(width)[None])
     return spectrum[:, frequency > _DETAIL_FREQUENCY].sum(axis=(1, 2)) / (height * width) ** 2
+
+
+def sample_figures(pixels: np.ndarray) -> dict[str, float]:
+    """Whether sample pictures are more than one flat colour, and more than one picture; uint8 (N, H, W, 3), N >= 1.
+
+    ``sample_contrast``: the mean deviation of values within a picture; ``sample_variety``: the mean deviation of a
+    value between the pictures (0 for one picture). Both in steps of 255.
+    """
+    values = pixels.astype(np.float64)
+    return {
+        "sample_contrast": float(values.std(axis=(1, 2)).mean()),
+        "sample_variety": float(values.std(axis=0).mean()),
+    }
 
 
 def _check_pair(decoded: np.ndarray, originals: np.ndarray) -> None:

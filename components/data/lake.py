@@ -135,6 +135,11 @@ class Lake(Storage):
         with self.open(path) as file:
             return pq.read_table(file, columns=list(columns) if columns else None)
 
+    def columns(self, path: str) -> dict[str, str]:
+        """Names and types of a part's columns, from its footer."""
+        with self.open(path) as file:
+            return {field.name: str(field.type) for field in pq.read_schema(file)}
+
     def row_group_sizes(self, path: str) -> list[int]:
         """How many rows each row group of a part has; at most ``ROWS_PER_GROUP``."""
         with self.open(path) as file:
@@ -174,9 +179,10 @@ class Lake(Storage):
             return
         yield current
         folder = f"{self.root}/{self.place(asset, kind, shard)}"
-        paths = [str(path) for path in self.fs.glob(f"{folder}/*.record.json")]
+        depth = "**/*" if kind == "manifest" else "*"  # a manifest's data version may hold a slash: ssc/1,dsc/1
+        paths = [str(path) for path in self.fs.glob(f"{folder}/{depth}{RECORD}")]
         for path in sorted(paths, key=lambda each: (self.fs.modified(each), each), reverse=True):
-            name = PurePosixPath(path).name.removesuffix(".record.json")
+            name = path[path.rindex(folder) + len(folder) + 1 :].removesuffix(RECORD)
             if name != current.data_version:
                 yield self.record_of(asset, kind, name, shard)
 

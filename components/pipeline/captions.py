@@ -27,6 +27,7 @@ from components.families.hub_captioner.config import SETTINGS_FILE as HUB_SETTIN
 
 from .progress import silence_libraries
 from .shards import ShardResult, ShardStage, make_shards
+from .splits import split_figures
 from .versions import CODE_VERSIONS
 from .workspace import Made, Outcome, UnfitParent, Workspace
 
@@ -58,19 +59,14 @@ def recaption_stage(ws: Workspace) -> ShardStage:
 
     from .reuse import items_to_write
 
-    champions_record, champions = ws.read_manifest("champion_captioners")
+    champions = ws.read_manifest("champion_captioners")[1]
     clip = ws.parent("clip")
-    ws.check_origin(champions_record)
     config, data = ws.recipe.recaption, ws.recipe.data
-    assembly = _Assembly(ws, champions, _keys(ws, champions, clip.data_version))
+    assembly = _Assembly(ws, champions, caption_keys(ws, champions, clip.data_version))
     return ShardStage(
         asset="recaptioned",
-        inputs=lambda part: {
-            "raw_pairs": part.data_version,
-            "champion_captioners": digest_of(champions),
-            "clip": clip.data_version,
-        },
-        settings=config.model_dump(mode="json", exclude={"workers", "num_gate_pictures", "num_golden_pictures"}),
+        inputs=partial(caption_inputs, champions=champions, clip=clip),
+        settings=caption_settings(ws),
         items=lambda part: items_to_write(ws, part, assembly.keys),
         factory=CaptionWorker(
             captioners={
@@ -93,7 +89,21 @@ def recaption_stage(ws: Workspace) -> ShardStage:
     )
 
 
-def _keys(ws: Workspace, champions: Mapping[str, Any], clip: str) -> dict[str, CaptionKey]:
+def caption_inputs(part: Record, champions: Mapping[str, Any], clip: Record) -> dict[str, str]:
+    """What a shard's captions are made from: its rows, the champions' manifest, the CLIP that scores them."""
+    return {
+        "raw_pairs": part.data_version,
+        "champion_captioners": digest_of(champions),
+        "clip": clip.data_version,
+    }
+
+
+def caption_settings(ws: Workspace) -> dict[str, Any]:
+    """The part of the recipe that decides a shard's captions."""
+    return ws.recipe.recaption.model_dump(mode="json", exclude={"workers", "num_gate_pictures", "num_golden_pictures"})
+
+
+def caption_keys(ws: Workspace, champions: Mapping[str, Any], clip: str) -> dict[str, CaptionKey]:
     """What decides captions and scores now; the picture's sha256 is the rest of the key."""
     from .reuse import CaptionKey
 
@@ -220,7 +230,13 @@ def build_training_set(ws: Workspace) -> Outcome:
                 "captioners longer, or on more examples"
             )
         num_rows = sum(record.num_rows or 0 for record in records)
-        return Made(digest, path, num_rows=num_rows, metadata={"rows": num_rows, "rejected_captions": rejected})
+        metadata = {
+            "rows": num_rows,
+            "raw_rows": sum(entry["rows"] for entry in images["shards"]),
+            "rejected_captions": rejected,
+            **split_figures(ws, images, [record.path for record in records]),
+        }
+        return Made(digest, path, num_rows=num_rows, metadata=metadata)
 
     return ws.materialize("training_set", inputs, None, make)
 

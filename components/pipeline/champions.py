@@ -7,13 +7,13 @@ the tests themselves (``captioning.quality``, ``captioning.golden``) and writing
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from components.contracts import ModelVersion, Rows
+from components.contracts import Rows
 from components.data.golden import GoldenPicture, golden_of_scene
 from components.data.lake import Record
 from components.data.pictures import captioned_grid
@@ -21,6 +21,7 @@ from components.data.pixels import decode_pixels
 
 from .captions import KINDS, load_kind, load_scorer
 from .rows import SplitRows, in_memory, load_rows
+from .withdrawals import withdrawn
 from .workspace import Made, Outcome, UnfitParent, Workspace
 
 ASSET = "champion_captioners"
@@ -41,13 +42,31 @@ class GateFailed(RuntimeError):
 
 
 def choose_champions(ws: Workspace) -> Outcome:
-    """Let the two candidate captioners caption held-out and golden pictures; where they pass, they become champions."""
+    """Let the two candidate captioners caption held-out and golden pictures; where they pass, they become champions.
+
+    After a rollback the same two leave the champions as they are. Raises UnfitParent where one that was rolled back
+    stands before the gate again in another way.
+    """
     candidates = {kind: ws.parent(f"{kind}_captioner") for kind in KINDS}
     inputs = {f"{kind}_captioner": record.data_version for kind, record in candidates.items()}
     inputs["clip"] = ws.parent("clip").data_version
     settings = ws.recipe.recaption.model_dump(mode="json", exclude={"workers"})
     settings["golden"] = ws.dataset.golden_settings()
-    return ws.materialize(ASSET, inputs, settings, lambda fingerprint: _Gate(ws, candidates).decide(fingerprint))
+
+    def make(fingerprint: str) -> Made:
+        _refuse_withdrawn(ws, candidates.values())
+        return _Gate(ws, candidates).decide(fingerprint)
+
+    return ws.materialize(ASSET, inputs, settings, make)
+
+
+def _refuse_withdrawn(ws: Workspace, candidates: Iterable[Record]) -> None:
+    for record in candidates:
+        if rollback := withdrawn(ws.lake, record.asset).get(record.data_version):
+            raise UnfitParent(
+                f"{record.registry} stays a candidate: {rollback.from_version} was {rollback}. Train a new "
+                f"{record.asset}, or take it back by name: atelier rollback {ASSET} --to {rollback.from_version}"
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,8 +159,7 @@ class _Gate:
         champions: dict[str, Any] = {}
         for kind, record in self.candidates.items():
             assert record.registry is not None
-            name, version = record.registry.rsplit("/", 1)
-            ws.tracker.set_alias(ModelVersion(name, version, ws.lake.uri(record.path)), "champion")
+            ws.tracker.set_alias(ws.registered(record), "champion")
             champions[kind] = {
                 "registry": record.registry,
                 "data_version": record.data_version,

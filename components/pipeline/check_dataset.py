@@ -16,7 +16,7 @@ from typing import Any
 
 from components.contracts import Reader, SourceRow
 from components.data.catalog import Dataset
-from components.data.duplicates import Looks, copies
+from components.data.duplicates import Looks, copies, held_out_copies
 from components.data.ingest import IngestConfig, ingest_shard
 from components.data.picture_process import PictureProcess
 from components.data.sources import UnreadableShard
@@ -33,6 +33,7 @@ REMEDIES: Mapping[str, str] = {
     "bad_metadata": "a sidecar or a line of metadata is broken or larger than 1 MiB: mend it",
     "duplicate_key": "keys repeat: name another source.columns.key, or give each part of the data a source of its own",
     "duplicate_image": "copies: data.ingest.duplicate_images=keep takes them all",
+    "held_out_image": "the same picture is held out for evaluation under another key: nothing to do",
     "near_duplicate": "near copies: data.near_duplicates=null takes them all",
     "too_small": "data.ingest.min_side is the smallest side that is taken",
     "bad_aspect": "data.ingest.max_aspect is the longest shape that is taken",
@@ -123,7 +124,7 @@ def check_dataset(dataset: Dataset, recipe: Recipe, num_rows: int = 200) -> Samp
                 looked.append((f"{shard:05d}", _look(report, sample, shard, config, pictures)))
             except UnreadableShard as error:
                 report.failures.append(str(error))
-    _find_copies(report, looked, recipe)
+    _find_copies(report, looked, dataset, recipe)
     report.seconds = time.monotonic() - started
     return report
 
@@ -167,11 +168,15 @@ def _look(
     return columns
 
 
-def _find_copies(report: SampleReport, looked: Sequence[tuple[str, dict[str, list[Any]]]], recipe: Recipe) -> None:
+def _find_copies(
+    report: SampleReport, looked: Sequence[tuple[str, dict[str, list[Any]]]], dataset: Dataset, recipe: Recipe
+) -> None:
     """Set rows aside that are copies of others, as the image set would."""
     rule = recipe.data.ingest.duplicate_images
     looks = Looks.of(((shard, columns) for shard, columns in looked if columns), rule)
-    for row, rejection in copies(looks, rule, recipe.data.near_duplicates).items():
+    found = copies(looks, rule, recipe.data.near_duplicates)
+    found |= held_out_copies(looks, found, dataset.is_held_out)
+    for row, rejection in found.items():
         report.kept -= 1
         _reject(report, rejection.reason, f"{looks.keys[row]}: {rejection.detail}")
 

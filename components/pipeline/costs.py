@@ -9,7 +9,7 @@ Captions that a shard's new version kept from an older one cost nothing new ther
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from components.data.lake import Lake, Record

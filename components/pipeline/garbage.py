@@ -3,9 +3,9 @@
 What belongs here: deciding what is referenced, and removing the rest. What does not: how things come to lie there.
 
 Everything that any record names is kept: its part, model folder or manifest, what stands beside it, and the records
-themselves, so that lineage stays whole. What is left over are parts of writers that were killed, folders that were
-never recorded, and files that were not finished. With ``superseded`` the records themselves count only where they are
-current, where a registered model version rests on them, or where such a record does.
+themselves, so that lineage stays whole; so is the ledger of rollbacks. What is left over are parts of writers that were
+killed, folders that were never recorded, and files that were not finished. With ``superseded`` the records themselves
+count only where they are current, where a registered model version rests on them, or where such a record does.
 
 Nothing younger than the age guard is touched: a running writer puts its parts down before the record that names them,
 and makes those that it finds young again. Files whose names the lake does not make are left alone and counted.
@@ -27,6 +27,7 @@ from components.data.storage import PARTIAL, FileInfo
 from .ancestry import ancestry
 from .study import ASSET as STUDY
 from .versions import CODE_VERSIONS
+from .withdrawals import PLACE as ROLLBACKS
 from .workspace import Workspace, kind_of
 
 MIN_AGE_HOURS = 24.0
@@ -149,6 +150,8 @@ class _Named:
         if PARTIAL in path or name.startswith(PROBE):
             return "not finished"
         parts = path.split("/")
+        if parts[0] == ROLLBACKS:
+            return None
         if path in self.files or any("/".join(parts[:depth]) in self.folders for depth in range(1, len(parts))):
             return None
         if not _OURS.fullmatch(path):

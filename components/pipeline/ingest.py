@@ -20,8 +20,7 @@ from PIL import Image
 from components import schemas
 from components.addresses import without_credentials
 from components.contracts import Reader, Resources
-from components.data.catalog import split_of
-from components.data.duplicates import Looks, copies
+from components.data.duplicates import Looks, copies, held_out_copies
 from components.data.images import Rejection
 from components.data.ingest import IngestResult, RejectedRows, ingest_shard
 from components.data.lake import Record, digest_of
@@ -41,6 +40,7 @@ from .progress import tracked
 from .row_filters import filter_versions, load_filters
 from .shards import Caught, ShardResult, guarded, pictures_per_second
 from .spec import open_workspace, spec_of
+from .splits import split_figures
 from .workspace import Made, Outcome, UnfitParent, Workspace
 
 log = logging.getLogger(__name__)
@@ -61,6 +61,31 @@ def shard_name(position: int) -> str:
 def shard_names(ws: Workspace) -> list[str]:
     """Partition keys of all shards of the source, in order."""
     return [shard_name(position) for position in range(len(open_reader(ws).shards()))]
+
+
+@dataclass(frozen=True, slots=True)
+class Intake:
+    """What decides each shard of ``raw_pairs``: the state of its source, the filters' weights, and settings."""
+
+    reader: Reader
+    settings: Mapping[str, Any]
+    filters: Mapping[str, str]
+
+    @classmethod
+    def of(cls, ws: Workspace) -> Intake:
+        """What a workspace's data set and recipe say."""
+        settings = {
+            "source": ws.dataset.source_settings(),
+            "data": ws.recipe.data.model_dump(mode="json", include={"resolution", "max_rows_per_shard", "ingest"}),
+        }
+        return cls(open_reader(ws), settings, filter_versions(ws.recipe.data.ingest))
+
+    def inputs(self, shard: str) -> dict[str, str]:
+        """A shard's inputs, told without reading it.
+
+        Raises :class:`StorageError` or FileNotFoundError where the source does not answer, or lacks the file.
+        """
+        return {"source": self.reader.state(int(shard)), **self.filters}
 
 
 def ingest(ws: Workspace, shards: Sequence[str]) -> Iterator[ShardResult]:
@@ -117,24 +142,19 @@ class _Waiting:
 
 def _plan(ws: Workspace, shards: Sequence[str]) -> Iterator[ShardResult | _Waiting]:
     """What each shard needs: nothing more (it is reused, or cannot be read), or to be read."""
-    reader = open_reader(ws)
-    uris = reader.shards()
-    settings = {
-        "source": ws.dataset.source_settings(),
-        "data": ws.recipe.data.model_dump(mode="json", include={"resolution", "max_rows_per_shard", "ingest"}),
-    }
-    filters = filter_versions(ws.recipe.data.ingest)
+    intake = Intake.of(ws)
+    uris = intake.reader.shards()
     for shard in shards:
         if int(shard) >= len(uris):
             yield ShardResult(shard, failure=f"raw_pairs[{shard}]: the source has only {len(uris)} shards")
             continue
         uri = without_credentials(uris[int(shard)])
         try:
-            inputs = {"source": reader.state(int(shard)), **filters}
+            inputs = intake.inputs(shard)
         except (StorageError, FileNotFoundError) as error:
             yield ShardResult(shard, failure=f"raw_pairs[{shard}] from {uri}: {error}")
             continue
-        fingerprint, existing = ws.reusable("raw_pairs", inputs, settings, shard)
+        fingerprint, existing = ws.reusable("raw_pairs", inputs, intake.settings, shard)
         yield ShardResult(shard, existing) if existing else _Waiting(shard, uri, fingerprint, inputs)
 
 
@@ -220,15 +240,17 @@ def build_image_set(ws: Workspace) -> Outcome:
     def make(_: str) -> Made:
         looks = Looks.of(_looks(ws, parts), ws.recipe.data.ingest.duplicate_images)
         found = copies(looks, ws.recipe.data.ingest.duplicate_images, ws.recipe.data.near_duplicates)
+        matches = list(zip(parts, map(list, opted_out(ws, parts, opt_outs)), strict=True))
+        left_out = {key for _, named in matches for key in named}
+        in_neither = found.keys() | {row for row, key in enumerate(looks.keys) if key in left_out}
+        found |= held_out_copies(looks, in_neither, ws.dataset.is_held_out)
         keys = [key for row, key in enumerate(looks.keys) if row not in found]
         set_aside = _rejected_copies(ws, parts, looks, found)
         rejected_path, _ = ws.lake.write_table("rejected/image_set", set_aside.table(), schemas.REJECTED)
         places = _places(parts, found)
-        matches = list(zip(parts, map(list, opted_out(ws, parts, opt_outs)), strict=True))
-        left_out = {key for _, named in matches for key in named}
         seen_by = Ledger(ws).seen_by(matches) if left_out else []
         known = set(keys) - left_out
-        evaluation = sum(split_of(key, ws.dataset.evaluation_fraction) == "evaluation" for key in known)
+        evaluation = sum(map(ws.dataset.is_held_out, known))
         reader = open_reader(ws)
         examples = {
             kind: {key: text for key, text in ws.dataset.examples(kind, reader).items() if key in known}
@@ -268,6 +290,7 @@ def build_image_set(ws: Workspace) -> Outcome:
                 "evaluation": evaluation,
                 "ssc_examples": len(examples["ssc"]),
                 "dsc_examples": len(examples["dsc"]),
+                **split_figures(ws, content, [part.path for part in parts]),
             },
         )
 

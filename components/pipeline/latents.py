@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 
 from components import schemas
@@ -36,7 +37,13 @@ def encode_stage(ws: Workspace) -> ShardStage:
         table = pa.concat_tables([piece.replace_schema_metadata(None) for piece in tables])
         path, digest = ws.lake.write_table(f"latents/{part.shard}", table, schemas.LATENTS)
         shape = [int(side) for side in tables[0].schema.metadata[SHAPE_METADATA].split(b",")]
-        return Made(digest, path, num_rows=table.num_rows, metadata={"shape": shape, "vae": vae.registry})
+        values = table["latents"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
+        return Made(
+            digest,
+            path,
+            num_rows=table.num_rows,
+            metadata={"shape": shape, "vae": vae.registry, "not_finite": int(np.sum(~np.isfinite(values)))},
+        )
 
     return ShardStage(
         asset="latents",

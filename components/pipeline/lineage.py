@@ -21,7 +21,6 @@ from typing import Any, Literal
 import pyarrow.parquet as pq
 
 from components.addresses import without_credentials
-from components.data.catalog import split_of
 from components.data.images import ImageLimits, Rejection, normalise
 from components.data.lake import CURRENT, RECORD, Kind, LakeError, Record
 from components.data.opt_outs import OptOut, OptOuts
@@ -352,7 +351,7 @@ class Ledger:
             return "opted out"
         if key in self._set_aside(images):
             return "copy of another row"
-        if split_of(key, self.ws.dataset.evaluation_fraction) == "evaluation":
+        if self.ws.dataset.is_held_out(key):
             return "evaluation"
         if manifest.asset == "training_set" and key in self._rejected_captions(manifest):
             return "captions rejected"

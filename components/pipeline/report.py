@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from components.contracts import ModelVersion, Rows
+from components.contracts import Rows
 from components.data.lake import Record
 from components.data.pictures import captioned_grid, grid
 
@@ -41,9 +41,11 @@ from .provenance import git_commit
 from .rows import in_memory, load_rows, subset
 from .study import LONG, UPSAMPLED, finished_arms, read_drawn
 from .train import STAGES
+from .withdrawals import withdrawn
 from .workspace import Made, Outcome, Workspace, kind_of
 
 log = logging.getLogger(__name__)
+REAL = "real pictures"  # beside models, where distances are compared
 
 
 def evaluate(ws: Workspace) -> Outcome:
@@ -92,6 +94,7 @@ class _Evaluation:
         rows, kind = split.evaluation, ws.recipe.latent_diffusion.model.synthetic_kind
         self.captions = [text for text in split.train.texts[kind] if text]  # that the model was trained on
         self.rows: Rows = in_memory(rows, self.config.num_pictures)
+        self.other_rows: Rows = in_memory(split.train, min(len(rows), self.config.num_prompts))
         self.judges, self.feature_extractor = load_judges(ws, reference_rows(rows, self.config))
         self.second_reader = load_second_reader(ws)
         self.pipeline = load_pipeline(ws.model_folder("latent_diffusion"))
@@ -369,6 +372,7 @@ class _Evaluation:
                 "html": self.ws.lake.uri(f"{place}/latest/index.html"),
                 "first_pictures": pictures_digest(samples, self.config.batch_size),
                 "figures": {name: round(value, 5) for name, value in report.metrics().items()},
+                "fid": self.distances(report),
                 "mlflow_run": run.run_id,
             },
             pictures=self.pictures(samples, decoded),
@@ -411,6 +415,27 @@ class _Evaluation:
             plots=self._plots(report),
         )
 
+    def distances(self, report: Any) -> dict[str, list[float]]:
+        """FID of each model's pictures, and of as many real ones of the training split, with its interval.
+
+        As many, because FID falls with the number of pictures; generated ones cannot lie clearly nearer to the
+        held-out pictures than real ones.
+        """
+        from components.evaluation.fid import fid
+
+        found = {
+            f"{one.model}, {one.prompts}{' upsampled' if one.upsampled else ''}, {one.decoder}": one.fid
+            for one in report.generation
+            if one.fid is not None and one.num_prompts == len(self.other_rows)
+        }
+        reference = self.judges.reference
+        if reference is not None:
+            found[REAL] = fid(reference.extract(self.other_rows.pixels), reference.features)
+        return {
+            name: [round(value, 5) for value in (one.value, *(one.ci95 or (one.value, one.value)))]
+            for name, one in found.items()
+        }
+
     def _plots(self, report: Any) -> dict[str, Any]:
         from components.evaluation.plots import curves, interval_bars, loss_curves
 
@@ -452,34 +477,42 @@ class _Evaluation:
 def promote(ws: Workspace, parents: Mapping[str, Record], report: Any) -> dict[str, Any]:
     """Let each gated model that passes its own gate become champion; what the report's record keeps of it.
 
-    ``champions`` names those that passed. The text-to-image model passes unless the last one that passed
-    (``champion_score``) is clearly above it; the student passes where ``report.decoder_shortcomings`` is empty. Neither
-    gate looks at the other model.
+    ``champions`` names those that passed. The text-to-image model passes unless the champion (whose score is
+    ``champion_score``) is clearly above it; the student passes where ``report.decoder_shortcomings`` is empty. Neither
+    gate looks at the other model, and neither promotes a version that was rolled back.
     """
-    last = ws.lake.record("evaluation_report", "report")
-    held = last.metadata.get("champion_score") if last else None
-    score = _score(report)
-    is_worse = False
+    held, score = _score_to_beat(ws), _score(report)
+    against: dict[str, list[str]] = {"latent_diffusion": [], "consistency_decoder": list(report.decoder_shortcomings)}
     if held and score and held[1] > score[2]:
-        is_worse = True
-        log.warning(
-            "latent_diffusion stays a candidate: its CLIP score %.1f lies clearly below the champion's %.1f",
-            score[0], held[0],
-        )  # fmt: skip
-    for shortcoming in report.decoder_shortcomings:
-        log.warning("consistency_decoder stays a candidate: %s", shortcoming)
-    gates = {"latent_diffusion": not is_worse, "consistency_decoder": not report.decoder_shortcomings}
-    champions = [asset for asset, is_passed in gates.items() if is_passed and parents[asset].registry]
+        against["latent_diffusion"].append(
+            f"its CLIP score {score[0]:.1f} lies clearly below the champion's {held[0]:.1f}"
+        )
+    for asset, found in against.items():
+        if rollback := withdrawn(ws.lake, asset).get(parents[asset].data_version):
+            found.append(f"this version was {rollback}; train another, or name it: atelier rollback {asset} --to ...")
+        for reason in found:
+            log.warning("%s stays a candidate: %s", asset, reason)
+    champions = [asset for asset, found in against.items() if not found and parents[asset].registry]
     for asset in champions:
-        record = parents[asset]
-        name, number = str(record.registry).rsplit("/", 1)
-        ws.tracker.set_alias(ModelVersion(name, number, ws.lake.uri(record.path)), "champion")
+        ws.tracker.set_alias(ws.registered(parents[asset]), "champion")
     return {
         "champions": champions,
+        "stays_a_candidate_because": {asset: found for asset, found in against.items() if found},
         "score": score,
-        "champion_score": held if is_worse else score,
+        "champion_score": score if "latent_diffusion" in champions else held,
         "decoder_shortcomings": list(report.decoder_shortcomings),
     }
+
+
+def _score_to_beat(ws: Workspace) -> list[float] | None:
+    """The champion's score in the last report on it (after a rollback that is not the last one there is)."""
+    champion = ws.tracker.by_alias(ws.registry_name("latent_diffusion"), "champion")
+    version = champion and champion.uri.rpartition("/")[2]
+    reports = list(ws.lake.versions("evaluation_report", "report"))
+    for report in reports:
+        if version and report.inputs.get("latent_diffusion") == version and report.metadata.get("score"):
+            return report.metadata["score"]
+    return reports[0].metadata.get("champion_score") if reports else None
 
 
 def _score(report: Any) -> list[float] | None:

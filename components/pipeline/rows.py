@@ -14,7 +14,6 @@ import numpy as np
 import pyarrow as pa
 
 from components.contracts import Rows
-from components.data.catalog import split_of
 from components.data.lake import Record
 from components.data.picked import PickedArray, PickedTexts
 from components.data.scratch import Scratch, num_rows_of
@@ -69,7 +68,7 @@ def load_rows(
     is_evaluation = np.empty(len(keys), dtype=bool)
     is_allowed = _kept(manifest)
     for number, key in enumerate(rows.keys):
-        is_evaluation[number] = split_of(key, ws.dataset.evaluation_fraction) == "evaluation"
+        is_evaluation[number] = ws.dataset.is_held_out(key)
         is_allowed[number] &= key not in opted_out
     is_train, is_evaluation = ~is_evaluation & is_usable & is_allowed, is_evaluation & is_allowed
     return SplitRows(subset(rows, np.flatnonzero(is_train)), subset(rows, np.flatnonzero(is_evaluation)))

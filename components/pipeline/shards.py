@@ -156,7 +156,7 @@ def _make(ws: Workspace, stage: ShardStage, waiting: Sequence[Waiting]) -> Itera
         made = stage.assemble(part, tables)
         rows = sum(table.num_rows for table in tables)
         speed = pictures_per_second(rows, sum(answer.seconds for answer in answers))
-        made = replace(made, metadata={**made.metadata, COMPUTED: rows, **speed})
+        made = replace(made, metadata={**made.metadata, "raw_rows": part.num_rows, COMPUTED: rows, **speed})
         outcome = ws.keep(
             stage.asset,
             one.fingerprint,

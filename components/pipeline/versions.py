@@ -6,7 +6,7 @@ staleness both read it.
 
 CODE_VERSIONS = {
     "raw_pairs": "2",
-    "image_set": "2",
+    "image_set": "3",
     "evaluation_clip": "1",
     "attribute_judge": "2",
     "second_judge": "1",

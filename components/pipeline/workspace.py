@@ -15,7 +15,7 @@ from typing import Any
 
 from PIL import Image
 
-from components.contracts import Executor, Tracker
+from components.contracts import Executor, ModelVersion, Tracker
 from components.data.catalog import Dataset
 from components.data.lake import Kind, Lake, Record, digest_of
 from components.execution.memory import forget_peak_memory
@@ -24,6 +24,7 @@ from components.recipes.recipe import Recipe
 
 from .prices import Prices
 from .versions import CODE_VERSIONS
+from .withdrawals import taken_back
 
 log = logging.getLogger(__name__)
 
@@ -121,6 +122,11 @@ class Workspace:
         """Local folder of the current version of a model asset."""
         return self.lake.fetch_folder(self.parent(asset, shard).path, self.scratch)
 
+    def registered(self, record: Record) -> ModelVersion:
+        """The registered version of a model's record."""
+        name, _, version = str(record.registry).rpartition("/")
+        return ModelVersion(name, version, self.lake.uri(record.path))
+
     def registry_name(self, asset: str, shard: str | None = None) -> str:
         """The registered model's name in the tracker."""
         return "-".join([self.dataset.name, self.recipe.name, asset, *([shard] if shard else [])])
@@ -158,8 +164,12 @@ class Workspace:
         usage: Usage | None = None,
         shard: str | None = None,
     ) -> Outcome:
-        """Make what a stage function has made the current version; ``usage`` is what all processes took for it."""
+        """Make what a stage function has made the current version; ``usage`` is what all processes took for it.
+
+        A table's columns are noted as they lie in its part.
+        """
         kind = kind_of(asset)
+        columns = {"columns": self.lake.columns(made.path)} if kind == "table" else {}
         folder = self.lake.place(asset, kind, shard)
         record = Record(
             asset=asset,
@@ -172,7 +182,7 @@ class Workspace:
             shard=shard,
             num_rows=made.num_rows,
             inputs=dict(inputs),
-            metadata=dict(made.metadata),
+            metadata={**made.metadata, **columns},
             pictures={
                 name: self._write_picture(f"{folder}/{made.data_version}.{name}.png", picture)
                 for name, picture in made.pictures.items()
@@ -197,11 +207,17 @@ class Workspace:
         make: Callable[[str], Made],
         shard: str | None = None,
     ) -> Outcome:
-        """Make one asset or partition (``make`` receives the fingerprint), or reuse it where nothing has changed."""
+        """Make one asset or partition (``make`` receives the fingerprint), or reuse it where nothing has changed.
+
+        A version that was rolled back is not made again: the one in use stays, also where the run is forced.
+        """
         self.lake.check_writable()
         fingerprint, existing = self.reusable(asset, inputs, settings, shard)
         if existing:
             return existing
+        if rollback := taken_back(self.lake, asset, fingerprint):
+            log.warning("%s stays at %s: %s was %s", asset, rollback.to_version, rollback.from_version, rollback)
+            return Outcome(self.parent(asset), is_reused=True)
         forget_peak_memory()
         meter, started = Meter(), time.perf_counter()
         made = make(fingerprint)

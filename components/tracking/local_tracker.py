@@ -5,7 +5,7 @@ MLflow.
 
 ``<folder>/runs/<run id>/`` holds ``run.json``, ``params.json``, ``metrics.jsonl``, ``inputs.jsonl`` and ``artifacts/``;
 ``<folder>/models/<name>/`` holds ``<version>.json`` and ``aliases/<alias>``. Files that change are replaced whole or
-grow by whole lines; a version's file is made once.
+grow by whole lines; of a version's file only the tags change.
 """
 
 from __future__ import annotations
@@ -138,6 +138,12 @@ class LocalTracker:
     def set_alias(self, version: ModelVersion, alias: str) -> None:
         """Point an alias at a version."""
         _replace(self.folder / "models" / version.name / "aliases" / alias, version.version.encode())
+
+    def set_tags(self, version: ModelVersion, tags: Mapping[str, str]) -> None:
+        """Add tags to a registered version, or change them."""
+        path = self.folder / "models" / version.name / f"{version.version}.json"
+        content = json.loads(path.read_text())
+        _write_json(path, content | {"tags": content["tags"] | dict(tags)})
 
     def by_alias(self, name: str, alias: str) -> ModelVersion | None:
         """The version that an alias names, or None."""

@@ -217,6 +217,12 @@ class MlflowTracker:
         client, _ = self._connect()
         client.set_registered_model_alias(version.name, alias, version.version)
 
+    def set_tags(self, version: ModelVersion, tags: Mapping[str, str]) -> None:
+        """Add tags to a registered version, or change them."""
+        client, _ = self._connect()
+        for name, value in tags.items():
+            client.set_model_version_tag(version.name, version.version, name, value[:_MAX_TAG_LENGTH])
+
     def by_alias(self, name: str, alias: str) -> ModelVersion | None:
         """The version that an alias names, or None."""
         from mlflow.exceptions import MlflowException

@@ -3,6 +3,7 @@
 import dagster as dg
 
 from orchestration.asset_table import whole_asset
+from orchestration.automation import AS_PARENTS_CHANGE
 from orchestration.resources import WorkspaceResource
 
 
@@ -10,6 +11,7 @@ from orchestration.resources import WorkspaceResource
     group="data",
     kinds={"parquet"},
     deps=["raw_pairs"],
+    automation_condition=AS_PARENTS_CHANGE,
 )
 def image_set(context: dg.AssetExecutionContext, workspace: WorkspaceResource) -> dg.MaterializeResult:
     """A manifest of all shards of raw_pairs.

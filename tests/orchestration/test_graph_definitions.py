@@ -97,8 +97,8 @@ def test_an_infinite_loss_blocks_and_a_rising_one_warns():
     rising = record("vae", losses=[[step, {"vae/loss": float(step)}] for step in range(1, 8)])
     infinite = record("vae", losses=[[1, {"vae/loss": 1.0}], [2, {"vae/loss": float("inf")}]])
     falling = record("vae", losses=[[step, {"vae/loss": 1.0 / step}] for step in range(1, 8)])
-    assert check_results("vae", [falling])[0].passed
-    (warned,), (blocked,) = check_results("vae", [rising]), check_results("vae", [infinite])
+    assert check_results("clip", [falling])[0].passed
+    (warned,), (blocked,) = check_results("clip", [rising]), check_results("clip", [infinite])
     assert (warned.passed, warned.severity) == (False, dg.AssetCheckSeverity.WARN)
     assert (blocked.passed, blocked.severity) == (False, dg.AssetCheckSeverity.ERROR)
 

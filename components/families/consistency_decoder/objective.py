@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 from components.contracts import Loss, Objective, Preview, Rows, StepRandom
-from components.data.image_statistics import detail_ratio, psnr
+from components.data.image_statistics import detail_ratio, psnr, sample_figures
 from components.data.pictures import grid
 from components.diffusion.latent_decoder import condition, decode_latents, decode_with_vae, denoiser_of, to_pixel_values
 from components.diffusion.sampling import Solver, ddim_step, heun_step
@@ -168,6 +168,7 @@ class ConsistencyDecoder:
         rows = {"vae": self.vae_pictures, "teacher": self._decoded_by_teacher(), "consistency": student}
         metrics = {f"{name}_psnr": float(psnr(row, self.originals).mean()) for name, row in rows.items()}
         metrics |= {f"{name}_detail_ratio": detail_ratio(row, self.originals) for name, row in rows.items()}
+        metrics |= sample_figures(student)
         shown = np.concatenate([row[:_NUM_SHOWN] for row in (self.originals, *rows.values())])
         columns = min(_NUM_SHOWN, len(self.originals))
         return Preview(grid(shown, columns=columns, scale=max(1, 128 // shown.shape[1])), metrics)

@@ -15,7 +15,7 @@ import torch
 from diffusers.models.autoencoders.consistency_decoder_vae import ConsistencyDecoderVAE
 
 from components.contracts import Loss, Objective, Preview, Rows, StepRandom
-from components.data.image_statistics import detail_ratio, psnr
+from components.data.image_statistics import detail_ratio, psnr, sample_figures
 from components.data.pictures import grid
 from components.diffusion.latent_decoder import condition, decode_with_vae, denoiser_of, to_pixel_values
 from components.diffusion.schedule import NoiseSchedule, cosine_schedule, timesteps_at
@@ -116,6 +116,7 @@ class DiffusionDecoder:
         rows = {"vae": self.vae_pictures, "teacher": many, "teacher_2": two}
         metrics = {f"{name}_psnr": float(psnr(row, self.originals).mean()) for name, row in rows.items()}
         metrics |= {f"{name}_detail_ratio": detail_ratio(row, self.originals) for name, row in rows.items()}
+        metrics |= sample_figures(many)
         shown = np.concatenate([row[:_NUM_SHOWN] for row in (self.originals, *rows.values())])
         columns = min(_NUM_SHOWN, len(self.originals))
         return Preview(grid(shown, columns=columns, scale=max(1, 128 // shown.shape[1])), metrics)

@@ -14,6 +14,7 @@ import torch
 
 from components.contracts import ArrayCache, Loss, Objective, Preview, Rows, StepRandom
 from components.data.blend import RAW, choose_kinds, choose_texts
+from components.data.image_statistics import sample_figures
 from components.data.pictures import captioned_grid
 from components.execution.device import best_device
 
@@ -144,7 +145,7 @@ class LatentDiffusion:
         )
         image = captioned_grid(pixels, prompts, columns=4, scale=max(1, 96 // pixels.shape[1]))
         rows = [{"prompt": prompt, "seed": str(seed)} for seed, prompt in enumerate(prompts)]
-        return Preview(image, {"held_out_loss": self._held_out_loss()}, rows)
+        return Preview(image, {"held_out_loss": self._held_out_loss(), **sample_figures(pixels)}, rows)
 
     def _held_out_loss(self) -> float:
         latents = _latents_of(self.evaluation, "evaluation")[:_NUM_PREVIEW_ROWS]

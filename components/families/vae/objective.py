@@ -14,6 +14,7 @@ import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 
 from components.contracts import Loss, Objective, Preview, Rows, StepRandom
+from components.data.image_statistics import sample_figures
 from components.data.pictures import grid
 from components.diffusion.gathering import gathered
 
@@ -115,6 +116,7 @@ class Vae:
         metrics = {
             "psnr": peak_signal_to_noise(float(np.square(error).mean())),
             "latent_std": float(latents.astype(np.float32).std()),
+            **sample_figures(reconstruction),
         }
         shown = np.concatenate([self.held_out[:_NUM_SHOWN], reconstruction[:_NUM_SHOWN]])
         columns = min(_NUM_SHOWN, len(self.held_out))

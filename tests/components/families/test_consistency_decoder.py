@@ -161,7 +161,7 @@ def test_preview_compares_student_teacher_and_vae(family: ConsistencyDecoder) ->
     assert preview.image is not None
     assert set(preview.metrics) == {
         f"{name}_{figure}" for name in ("vae", "teacher", "consistency") for figure in ("psnr", "detail_ratio")
-    }
+    } | {"sample_contrast", "sample_variety"}
     again = family.preview().image
     assert again is not None
     assert again.tobytes() == preview.image.tobytes()

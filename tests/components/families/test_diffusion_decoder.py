@@ -127,7 +127,7 @@ def test_preview_shows_four_rows_of_held_out_pictures(family: DiffusionDecoder) 
     assert preview.image.width > preview.image.height  # six columns, four rows
     assert set(preview.metrics) == {
         f"{name}_{figure}" for name in ("vae", "teacher", "teacher_2") for figure in ("psnr", "detail_ratio")
-    }
+    } | {"sample_contrast", "sample_variety"}
     assert all(np.isfinite(value) for value in preview.metrics.values())
     again = family.preview().image
     assert again is not None

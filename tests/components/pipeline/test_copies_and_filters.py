@@ -21,6 +21,7 @@ from components.families.clip.model import build_clip
 from components.pipeline.ingest import build_image_set, ingest, shard_names
 from components.pipeline.row_filters import filter_versions, load_filters
 from components.pipeline.rows import load_rows
+from components.pipeline.splits import split_figures
 from components.pipeline.workspace import Workspace
 from components.recipes import load_recipe
 from components.tracking import open_tracker
@@ -114,6 +115,29 @@ def test_the_order_in_which_shards_ran_does_not_matter(tmp_path: Path) -> None:
             assert all(result.outcome for result in ingest(ws, [names[position] for position in run]))
         manifests.append(build_image_set(ws).record.data_version)
     assert manifests[0] == manifests[1]
+
+
+def test_a_picture_that_is_held_out_under_another_key_is_not_learned_from(tmp_path: Path) -> None:
+    ws = open_mine(tmp_path, [{"a": picture(0)}], **{"data.ingest.duplicate_images": "keep"})
+    learned = next(f"l{n}" for n in range(99) if not ws.dataset.is_held_out(f"l{n}"))
+    held_out = next(f"h{n}" for n in range(99) if ws.dataset.is_held_out(f"h{n}"))
+    other = next(f"o{n}" for n in range(99) if not ws.dataset.is_held_out(f"o{n}"))
+    rows = [{learned: picture(1), other: picture(2)}, {held_out: picture(1)}]
+    ws = open_mine(tmp_path, rows, **{"data.ingest.duplicate_images": "keep"})
+    list(ingest(ws, shard_names(ws)))
+    assert set_aside(ws) == {learned: "held_out_image"}
+    record = ws.parent("image_set")
+    assert (record.metadata["repeated_keys"], record.metadata["pictures_in_both_splits"]) == (0, 0)
+    split = load_rows(ws)
+    assert (list(split.train.keys), list(split.evaluation.keys)) == ([other], [held_out])
+    manifest = ws.read_manifest("image_set")[1]
+    paths = [entry["path"] for entry in manifest["shards"]]
+    for entry in manifest["shards"]:
+        entry["set_aside"] = []
+    figures = split_figures(ws, manifest, paths)
+    assert figures == {"repeated_keys": 0, "pictures_in_both_splits": 1, "in_both_splits": learned}
+    figures = split_figures(ws, {**manifest, "shards": manifest["shards"][:1] * 2}, [paths[0], paths[0]])
+    assert figures["repeated_keys"] == 2
 
 
 def test_rules_are_part_of_what_the_image_set_is_made_of(tmp_path: Path) -> None:

@@ -178,7 +178,8 @@ def test_rejected_captions_are_left_out_of_training(ws):
     build_image_set(ws)
     caption_all(ws)
     record = build_training_set(ws).record
-    assert record.metadata == {"rows": 36, "rejected_captions": 3}
+    expected = {"rows": 36, "raw_rows": 36, "rejected_captions": 3, "repeated_keys": 0, "pictures_in_both_splits": 0}
+    assert record.metadata == expected
     rows = load_rows(ws, with_recaptions=True)
     assert not {"0-000", "1-000", "2-000"} & set(rows.train.keys)
     assert list(rows.train.texts["dsc"]) == list(rows.train.keys)

@@ -3,15 +3,20 @@
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
+import numpy as np
 import pytest
 
+from components.contracts import Rows
 from components.data.lake import Record
 from components.evaluation.decoder_gate import DecoderGateConfig, shortcomings
+from components.evaluation.fid import fid
 from components.evaluation.figures import DecoderFigures, GenerationFigures, Report
 from components.evaluation.intervals import Figure
-from components.pipeline.report import promote
+from components.evaluation.measurement import Reference
+from components.pipeline.report import REAL, _Evaluation, promote
 from components.pipeline.workspace import Workspace
 from tests.workspaces import scenes_workspace
 
@@ -105,3 +110,22 @@ def test_a_worse_text_to_image_model_keeps_no_student_back(ws: Workspace) -> Non
     remember(ws, promotion)  # the champion to beat is still the first
     assert promote(ws, parents_of(ws), report_of(60, 0.3))["champions"] == ["consistency_decoder"]
     assert promote(ws, parents_of(ws), report_of(69, 0.3))["champions"] == list(GATED)
+
+
+def test_real_pictures_stand_beside_models_in_equal_numbers() -> None:
+    rng = np.random.default_rng(0)
+    real, other, near = (rng.normal(size=(40, 4)) for _ in range(3))
+    features = {"real": real, "other": other}
+    asked = SimpleNamespace(
+        judges=SimpleNamespace(reference=Reference(lambda name: features[name], real)),
+        other_rows=Rows(keys=["k"] * 40, pixels=cast("np.ndarray", "other"), texts={}),
+    )
+    drawn = GenerationFigures(
+        model="dsc-95", prompts="short", upsampled=True, decoder="vae", num_prompts=40, fid=fid(near + 3, real)
+    )
+    fewer = drawn.model_copy(update={"num_prompts": 12})
+    report = report_of(70, 0.3).model_copy(update={"generation": (drawn, fewer)})
+    found = _Evaluation.distances(cast("_Evaluation", asked), report)
+    assert list(found) == ["dsc-95, short upsampled, vae", REAL]
+    assert found[REAL][0] == pytest.approx(fid(other, real).value, abs=1e-4)
+    assert found[REAL][0] < found["dsc-95, short upsampled, vae"][1]

@@ -182,6 +182,8 @@ def test_a_version_knows_its_run_data_and_parents(tracker: Either) -> None:
     version = tracker.register(
         "lineage-captioner", "/lake/models/c/bb", run=run, tags={"dagster.url": "http://d/1"}, parents=[str(parent)]
     )
+    tracker.set_tags(version, {"withdrawn": "by Ada", "reinstated": "no"})
+    tracker.set_tags(version, {"reinstated": "yes"})
     if isinstance(tracker, LocalTracker):
         entry = json.loads((tracker.folder / "models" / version.name / f"{version.version}.json").read_text())
         parents, inputs, tags, run_id = entry["parents"], entry["inputs"], entry["tags"], entry["run_id"]
@@ -197,7 +199,8 @@ def test_a_version_knows_its_run_data_and_parents(tracker: Either) -> None:
         assert [one.model_id for one in seen.inputs.model_inputs] == [parent_model]
         assert [one.model_id for one in seen.outputs.model_outputs] == [tags["model_id"]]
     assert (parents, inputs, run_id) == (["lineage-clip/1"], {"image_set": "d1"}, run.run_id)
-    assert tags["dagster.url"] == "http://d/1"
+    assert (tags["dagster.url"], tags["withdrawn"], tags["reinstated"]) == ("http://d/1", "by Ada", "yes")
+    assert tracker.versions("lineage-captioner") == [version]
 
 
 def test_a_parent_from_elsewhere_does_not_stop_a_registration(tracker: Either) -> None:
