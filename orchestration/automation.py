@@ -4,8 +4,8 @@ What belongs here: when something is asked for, and the words for it in the UI. 
 (``components.pipeline.due``) and making it (jobs do that). A tick runs in the code server: it reads records and the
 states of sources, and imports no library that trains.
 
-All but the registering of shards and the finding of dead runs is off until a person switches it on, one by one in the UI or all at once with
-``atelier dev --automation`` (``ATELIER_AUTOMATION``); what was switched in the UI stays so.
+All but the registering of shards and the finding of dead runs is off until a person switches it on, one by one in the
+UI or all at once with ``atelier dev --automation`` (``ATELIER_AUTOMATION``); what was switched in the UI stays so.
 """
 
 import inspect

@@ -63,13 +63,13 @@ def ranges(asked: Any) -> list[tuple[str, ...]]:
     return [tuple(request.tags[name] for name in RANGE) for request in asked.run_requests]
 
 
-def test_all_is_off_but_the_registering_of_shards_until_one_switch() -> None:
+def test_all_that_starts_runs_is_off_until_one_switch() -> None:
     def running(environment: dict[str, str]) -> set[str]:
         found = automation_of(environment)
         return {one.name for one in (*found["sensors"], *found["schedules"]) if one.default_status.value == "RUNNING"}
 
-    assert running({}) == running({"ATELIER_AUTOMATION": "0"}) == {"source_shards"}
-    everything = {"source_shards", "changed_shards", "new_champions", "manifests", "nightly_captions"}
+    assert running({}) == running({"ATELIER_AUTOMATION": "0"}) == {"source_shards", "dead_runs"}
+    everything = {"source_shards", "dead_runs", "changed_shards", "new_champions", "manifests", "nightly_captions"}
     assert running({"ATELIER_AUTOMATION": "1"}) == everything
     (schedule,) = automation_of({})["schedules"]
     assert schedule.cron_schedule == NIGHTLY
