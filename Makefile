@@ -8,7 +8,7 @@ TARGET := --dataset $(DATASET) --recipe $(RECIPE)
 export OMP_WAIT_POLICY ?= passive
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo study study-captioners study-decoder dev check-dataset ingest smoke test chaos check fmt bench clean
+.PHONY: help setup demo study study-captioners study-decoder dev page check-dataset ingest smoke test chaos check fmt bench clean
 
 help: ## what there is
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -35,6 +35,9 @@ study-decoder: $(INSTALLED) ## diffusion decoder and student with three seeds, a
 
 dev: $(INSTALLED) ## Dagster UI, daemon and MLflow UI
 	$(BIN)/atelier dev $(TARGET)
+
+page: $(INSTALLED) ## a web page that draws prompts with the champion
+	$(BIN)/atelier page $(TARGET)
 
 check-dataset: $(INSTALLED) ## what would be kept of a sample, and why not the rest: make check-dataset DATASET=mine
 	$(BIN)/atelier check-dataset $(DATASET) --recipe $(RECIPE)

@@ -22,6 +22,7 @@ from .home import Home, dagster_url, mlflow_url
 from .jobs import BY_NAME, JOBS, NamedJob
 from .lake_commands import LAKE_COMMANDS, LakeCommand
 from .launch import Target, log_to_terminal, run_job, run_jobs
+from .page import PAGE_COMMANDS
 
 log = logging.getLogger(__name__)
 
@@ -85,7 +86,7 @@ def _parser() -> argparse.ArgumentParser:
             sub.add_argument("assets", nargs="*", help="names of assets; none verifies all")
         if name == "demo":
             sub.add_argument("--until", choices=list(BY_NAME), help="stop after this job (and what it needs)")
-    for one in LAKE_COMMANDS:
+    for one in (*LAKE_COMMANDS, *PAGE_COMMANDS):
         sub = commands.add_parser(one.name, help=one.words, description=one.words)
         sub.set_defaults(command=partial(_on_the_lake, one))
         _add_target(sub)
@@ -319,9 +320,9 @@ def _generate(parsed: argparse.Namespace) -> int:
         num_inference_steps=parsed.steps,
         guidance_scale=parsed.guidance,
     )
-    print(f"drawn by {artist.version}")
+    print(f"drawn by {artist.versions['latent_diffusion']}")
     for drawing, path in zip(drawings, write_drawings(drawings, parsed.output), strict=True):
-        read = f", read as {drawing.written!r}" if drawing.written != drawing.prompt else ""
+        read = f", read as {drawing.read!r}" if drawing.read != drawing.prompt else ""
         print(f"{path}  {drawing.prompt!r}{read}, seed {drawing.seed}, {drawing.decoder}")
     return 0
 
