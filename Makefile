@@ -8,7 +8,7 @@ TARGET := --dataset $(DATASET) --recipe $(RECIPE)
 export OMP_WAIT_POLICY ?= passive
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo study study-captioners study-decoder dev page check-dataset ingest smoke test chaos check fmt bench clean
+.PHONY: help setup demo study study-captioners study-decoder dev page check-dataset ingest smoke test chaos check fmt screenshots bench clean
 
 help: ## what there is
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -63,6 +63,9 @@ check: $(INSTALLED) ## lint, format, architecture, types
 fmt: $(INSTALLED) ## format and mend what can be mended
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
+
+screenshots: $(INSTALLED) ## the README's pictures from a finished demo of scenes
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.screenshots --recipe $(RECIPE)
 
 bench: $(INSTALLED) ## ratios against references measured in the same run
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.benchmarks

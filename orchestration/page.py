@@ -1,25 +1,28 @@
 """``atelier page``: a web page that draws prompts with the champion.
 
-What belongs here: the page's fields, words and HTML. What does not: drawing (``components.pipeline.studio``). Nothing is
-asked of any other host, texts are escaped where they become HTML, and pictures never touch the disk.
+What belongs here: the page's fields, words and HTML. What does not: drawing (``components.pipeline.studio``). No other
+host is asked for anything, texts are escaped where they become HTML, and pictures never touch the disk.
 """
 
 import argparse
 import base64
 import html
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .lake_commands import LakeCommand
 
+log = logging.getLogger(__name__)
+
 NAMES = {"vae": "VAE", "consistency": "two-step decoder"}
 CRISP_BELOW = 128  # pixels of a side; smaller pictures are enlarged without blur
 MAX_EXAMPLES = 4
 MAX_WAITING = 16  # wishes in the queue; who comes later is told so
 POLICY = (  # the browser holds the page to what the docstring promises
-    "default-src 'self' data: blob:; style-src 'self' 'unsafe-inline'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; "
-    "frame-ancestors 'self'"
+    "default-src 'self' data: blob:; style-src 'self' 'unsafe-inline'; "
+    "script-src 'self' 'unsafe-inline' 'unsafe-eval'; frame-ancestors 'self'"
 )
 CSS = """
 .drawn .note {color: var(--body-text-color-subdued); margin: 0 0 .6rem}
@@ -58,16 +61,20 @@ def build_page(studio: Any) -> Any:
             )
             artist, drawings = studio.draw(wish)
         except (RuntimeError, ValueError, OSError) as error:  # what a user can mend, as in the command line
+            log.warning("nothing was drawn: %s", error)
             return problem_html(str(error)), heading()
-        by = [str(artist.versions[asset]) for asset in artist.versions if artist.versions[asset]]
-        return drawings_html(drawings, by), heading()
+        return drawings_html(drawings, [str(version) for version in artist.versions.values() if version]), heading()
 
     with gradio.Blocks(title="Atelier", analytics_enabled=False, fill_width=True) as page:
         shown = gradio.HTML(heading, padding=False)
         with gradio.Row():
             with gradio.Column(scale=2, min_width=320):
                 prompt = gradio.Textbox(
-                    label="Prompt", lines=3, max_length=MAX_PROMPT_LENGTH, autofocus=True, placeholder="what to draw"
+                    label="Prompt",
+                    placeholder="what to draw",
+                    max_lines=6,  # it grows; with one line at first, Enter draws
+                    max_length=MAX_PROMPT_LENGTH,
+                    autofocus=True,
                 )
                 button = gradio.Button("Draw", variant="primary")
                 is_upsampled = gradio.Checkbox(
@@ -86,7 +93,7 @@ def build_page(studio: Any) -> Any:
                         1, MAX_GUIDANCE, value=usual.guidance_scale, step=0.5, label="Guidance", min_width=140
                     )
                 if examples := example_prompts(ws):
-                    gradio.Examples(examples, prompt, label="Prompts of its training", cache_examples=False)
+                    gradio.Examples(examples, prompt, label="For example", cache_examples=False)
             with gradio.Column(scale=3, min_width=340):
                 drawn = gradio.HTML('<div class="drawn"><p class="note">Pictures appear here.</p></div>', padding=False)
         gradio.on(

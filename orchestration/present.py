@@ -67,7 +67,9 @@ def materialized_shards(
 def metadata_of(ws: Workspace, outcome: Outcome) -> dict[str, Any]:
     """A record's figures, samples and pictures as Dagster metadata."""
     record = outcome.record
-    shown: dict[str, Any] = {
+    shown: dict[str, Any] = {name: _picture(ws, name, path) for name, path in record.pictures.items()}
+    shown |= _shown("samples", record.metadata.get("samples"))  # what a person looks at comes first
+    shown |= {
         "uri": ws.lake.uri(record.path) if record.path else "none",
         "reused": outcome.is_reused,
         "seconds": record.seconds,
@@ -81,8 +83,6 @@ def metadata_of(ws: Workspace, outcome: Outcome) -> dict[str, Any]:
         shown["verdict"] = record.verdict
     for name, value in record.metadata.items():
         shown |= _shown(name, value)
-    for name, path in record.pictures.items():
-        shown[name] = _picture(ws, name, path)
     return shown | (_lineage(ws, record) if record.kind != "table" else {})
 
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
-PATIENCE = 120_000  # milliseconds for anything to appear on a busy machine
+PATIENCE = 240_000  # milliseconds for anything to appear on a busy machine
 # MLflow opens the panel of its assistant on a first visit.
 VISITED_BEFORE = "localStorage.setItem('mlflow.assistant.fab.autoOpenedOnFirstLoad_v1', 'true')"
 
@@ -51,10 +51,13 @@ def open_shard(page: "Page", dagster: str, asset: str, shard: str) -> None:
     page.get_by_text("Latest materialization").wait_for()
 
 
-def launch_shard(page: "Page") -> None:
-    """Click the open shard's materialization through, from the button to the launched run."""
+def launch_shard(page: "Page") -> str:
+    """Click the open shard's materialization through, from the button to the finished run; the first of its id."""
     page.get_by_role("button", name="Materialize…").click()
     page.get_by_role("button", name="Launch 1 run").click()
+    page.get_by_role("link", name="View").click()
+    page.get_by_text("Success", exact=True).first.wait_for()
+    return page.url.partition("/runs/")[2][:8]
 
 
 def show_samples(page: "Page") -> None:
@@ -73,6 +76,9 @@ def open_asset_graph(page: "Page", dagster: str) -> None:
         page.mouse.click(size["width"] - 150, size["height"] - 30, button="right")
         page.get_by_role("menuitem", name=words).click()
         page.get_by_text("latent_diffusion").last.wait_for()
+    page.get_by_role("button", name="Hide navigation").click()
+    page.reload()  # fits the graph into the window
+    page.get_by_text("latent_diffusion").last.wait_for()
 
 
 # -------------------------------------------------------------------------------------------------------------- MLflow

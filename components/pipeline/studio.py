@@ -36,7 +36,7 @@ class Wish(Frozen):
 class Studio:
     """An alias's artist, loaded when it is first needed and again when the alias has moved.
 
-    Any number of threads may ask; they are served one after another, because a pipeline keeps the state of its sampling.
+    Any number of threads may ask. They are served one after another, for a pipeline keeps the state of its sampling.
     """
 
     def __init__(self, ws: Workspace, alias: str = "champion") -> None:

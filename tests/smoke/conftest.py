@@ -1,4 +1,4 @@
-"""The demo with the recipe ``smoke``, run once for all tests of this folder as a user would, and servers on its home."""
+"""The demo with the recipe ``smoke``, run once for all tests of this folder as a user would, and its servers."""
 
 from collections.abc import Iterator
 from pathlib import Path

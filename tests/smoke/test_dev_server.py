@@ -4,7 +4,8 @@ import time
 
 import pytest
 
-from tests.servers import get
+from components.pipeline.graph import ORDER
+from tests.servers import dev_server, get
 
 pytestmark = [pytest.mark.smoke, pytest.mark.timeout(600)]
 LOCATION = {"repositoryLocationName": "orchestration.definitions", "repositoryName": "__repository__"}
@@ -26,6 +27,7 @@ query Asset($key: AssetKeyInput!) {
   }
 }
 """
+ASSETS = "query Assets { assetNodes { assetKey { path } assetMaterializations(limit: 1) { runId } } }"
 TICKS = """
 query Ticks($selector: SensorSelector!) {
   sensorOrError(sensorSelector: $selector) {
@@ -79,3 +81,10 @@ def test_the_daemon_runs_the_sensor_that_registers_shards(urls):
         time.sleep(1)
     assert ticks[0]["error"] is None
     assert ticks[0]["skipReason"] == "no new shards"
+
+
+def test_without_a_demo_the_graph_waits_to_be_materialized(tmp_path):
+    with dev_server(tmp_path / "home", "smoke") as fresh:
+        nodes = get(f"{fresh['dagster']}/graphql", {"query": ASSETS})["data"]["assetNodes"]
+    assert {node["assetKey"]["path"][0] for node in nodes} == set(ORDER)
+    assert not any(node["assetMaterializations"] for node in nodes)
