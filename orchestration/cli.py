@@ -369,7 +369,7 @@ def _dev(parsed: argparse.Namespace) -> int:
     if home.tracking_uri.startswith("sqlite"):
         store = ["--backend-store-uri", home.tracking_uri, "--default-artifact-root", home.artifacts]
         commands.append(["-m", "mlflow", "server", *store, "--host", "127.0.0.1", "--port", mlflow_port])
-    environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
     processes = [
         subprocess.Popen([sys.executable, *command], env=environment, start_new_session=True) for command in commands
     ]

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
-PATIENCE = 240_000  # milliseconds for anything to appear on a busy machine
+PATIENCE = 300_000  # milliseconds for anything to appear on a busy machine
 # MLflow opens the panel of its assistant on a first visit.
 VISITED_BEFORE = "localStorage.setItem('mlflow.assistant.fab.autoOpenedOnFirstLoad_v1', 'true')"
 

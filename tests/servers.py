@@ -15,7 +15,7 @@ from typing import Any
 
 from tests.command_line import atelier, environment_for
 
-START_SECONDS = 180
+START_SECONDS = 480
 
 
 def free_port() -> int:
@@ -47,7 +47,7 @@ def serving(command: Sequence[str], environment: Mapping[str, str], answers_at: 
         finally:
             server.send_signal(signal.SIGINT)
             try:
-                server.wait(timeout=60)
+                server.wait(timeout=120)
             except subprocess.TimeoutExpired:
                 os.killpg(server.pid, signal.SIGKILL)
                 raise

@@ -11,7 +11,7 @@ from PIL import Image
 from tests.command_line import environment_for
 from tests.servers import free_port, get, serving
 
-pytestmark = [pytest.mark.smoke, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.smoke, pytest.mark.timeout(1200)]
 
 
 def test_mlflow_serves_the_champion(home):
