@@ -5,12 +5,13 @@ The browser test walks them and asserts; ``tests.screenshots`` walks them for th
 
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Page
+    from playwright.sync_api import Browser, Locator, Page
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 PATIENCE = 300_000  # milliseconds for anything to appear on a busy machine
@@ -55,9 +56,24 @@ def launch_shard(page: "Page") -> str:
     """Click the open shard's materialization through, from the button to the finished run; the first of its id."""
     page.get_by_role("button", name="Materialize…").click()
     page.get_by_role("button", name="Launch 1 run").click()
-    page.get_by_role("link", name="View").click()
-    page.get_by_text("Success", exact=True).first.wait_for()
+    page.get_by_role("link", name="View", exact=True).click()
+    page.wait_for_url("**/runs/*")
+    _reload_until(page, page.get_by_text("Success", exact=True).first)
     return page.url.partition("/runs/")[2][:8]
+
+
+def _reload_until(page: "Page", locator: "Locator") -> None:
+    """Wait for something that the page may show only after a reload: updates are lost on a busy machine."""
+    from playwright.sync_api import TimeoutError as NotYet
+
+    deadline = time.monotonic() + PATIENCE / 1000
+    while True:
+        try:
+            return locator.wait_for(timeout=20_000)
+        except NotYet:
+            if time.monotonic() > deadline:
+                raise
+            page.reload()
 
 
 def show_samples(page: "Page") -> None:
@@ -79,6 +95,7 @@ def open_asset_graph(page: "Page", dagster: str) -> None:
     page.get_by_role("button", name="Hide navigation").click()
     page.reload()  # fits the graph into the window
     page.get_by_text("latent_diffusion").last.wait_for()
+    page.get_by_role("img", name="zoom_out").click()
 
 
 # -------------------------------------------------------------------------------------------------------------- MLflow

@@ -66,7 +66,7 @@ def main() -> int:
         for name, (size, walk) in shots.items():
             with window(browser, *size) as page:
                 walk(page)
-                page.wait_for_timeout(2000)  # animations have no end that could be waited for
+                page.wait_for_timeout(8000)  # animations and colours have no end that could be waited for
                 path = FOLDER / f"{name}.png"
                 path.write_bytes(smaller(page.screenshot()))
                 print(f"{path}  {path.stat().st_size / 1000:.0f} kB")
