@@ -101,6 +101,8 @@ def open_asset_graph(page: "Page", dagster: str) -> None:
 # -------------------------------------------------------------------------------------------------------------- MLflow
 def open_model(page: "Page", mlflow: str, name: str) -> None:
     """From the list of registered models to the versions of one."""
+    news = page.get_by_role("dialog")  # about the registry, on a first visit
+    page.add_locator_handler(news, lambda: news.get_by_role("button", name="Close").click())
     page.goto(f"{mlflow}/#/models")
     page.get_by_role("link", name=name, exact=True).click()
     page.get_by_role("link", name="Version 1", exact=True).wait_for()
