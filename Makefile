@@ -8,7 +8,7 @@ TARGET := --dataset $(DATASET) --recipe $(RECIPE)
 export OMP_WAIT_POLICY ?= passive
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo study study-captioners study-decoder study-ablations dev check-dataset ingest smoke test chaos check fmt bench clean
+.PHONY: help setup demo study study-captioners study-decoder study-ablations dev page check-dataset ingest smoke test chaos check fmt screenshots bench clean
 
 help: ## what there is
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -39,6 +39,9 @@ study-ablations: $(INSTALLED) ## the text-to-image model with one part changed, 
 dev: $(INSTALLED) ## Dagster UI, daemon and MLflow UI; AUTOMATION=1 switches sensors and schedules on
 	$(if $(AUTOMATION),ATELIER_AUTOMATION=$(AUTOMATION)) $(BIN)/atelier dev $(TARGET)
 
+page: $(INSTALLED) ## a web page that draws prompts with the champion
+	$(BIN)/atelier page $(TARGET)
+
 check-dataset: $(INSTALLED) ## what would be kept of a sample, and why not the rest: make check-dataset DATASET=mine
 	$(BIN)/atelier check-dataset $(DATASET) --recipe $(RECIPE)
 
@@ -63,6 +66,9 @@ check: $(INSTALLED) ## lint, format, architecture, types
 fmt: $(INSTALLED) ## format and mend what can be mended
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
+
+screenshots: $(INSTALLED) ## the README's pictures from a finished demo of scenes
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.screenshots --recipe $(RECIPE)
 
 bench: $(INSTALLED) ## ratios against references measured in the same run
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.benchmarks

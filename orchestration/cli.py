@@ -25,6 +25,7 @@ from .home import Home, dagster_url, mlflow_url
 from .jobs import BY_NAME, JOBS, NamedJob
 from .lake_commands import LAKE_COMMANDS, LakeCommand
 from .launch import Target, log_to_terminal, run_job, run_jobs
+from .page import PAGE_COMMANDS
 from .rollback import ROLLBACK_COMMAND
 
 log = logging.getLogger(__name__)
@@ -80,7 +81,7 @@ def _parser() -> argparse.ArgumentParser:
             _add_recipe(sub)
         else:
             _add_target(sub)
-    for one in (*LAKE_COMMANDS, *COST_COMMANDS, ROLLBACK_COMMAND):
+    for one in (*LAKE_COMMANDS, *COST_COMMANDS, *PAGE_COMMANDS, ROLLBACK_COMMAND):
         sub = commands.add_parser(one.name, help=one.words, description=one.words)
         sub.set_defaults(command=partial(_on_the_lake, one))
         _add_target(sub)
@@ -362,9 +363,9 @@ def _generate(parsed: argparse.Namespace) -> int:
         num_inference_steps=parsed.steps,
         guidance_scale=parsed.guidance,
     )
-    print(f"drawn by {artist.version}")
+    print(f"drawn by {artist.versions['latent_diffusion']}")
     for drawing, path in zip(drawings, write_drawings(drawings, parsed.output), strict=True):
-        read = f", read as {drawing.written!r}" if drawing.written != drawing.prompt else ""
+        read = f", read as {drawing.read!r}" if drawing.read != drawing.prompt else ""
         print(f"{path}  {drawing.prompt!r}{read}, seed {drawing.seed}, {drawing.decoder}")
     return 0
 
@@ -417,7 +418,7 @@ def _dev(parsed: argparse.Namespace) -> int:
     if home.tracking_uri.startswith("sqlite"):
         store = ["--backend-store-uri", home.tracking_uri, "--default-artifact-root", home.artifacts]
         commands.append(["mlflow", "server", *store, "--host", "127.0.0.1", "--port", mlflow_port])
-    environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
     if parsed.automation:
         environment["ATELIER_AUTOMATION"] = "1"
     processes = [

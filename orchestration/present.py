@@ -88,7 +88,9 @@ def _input_tags(context: dg.AssetExecutionContext, asset: str, shard: str) -> di
 def metadata_of(ws: Workspace, outcome: Outcome) -> dict[str, Any]:
     """A record's figures, samples and pictures as Dagster metadata."""
     record = outcome.record
-    shown: dict[str, Any] = {
+    shown: dict[str, Any] = {name: _picture(ws, name, path) for name, path in record.pictures.items()}
+    shown |= _shown("samples", record.metadata.get("samples"))  # what a person looks at comes first
+    shown |= {
         "uri": ws.lake.uri(record.path) if record.path else "none",
         "reused": outcome.is_reused,
         "seconds": record.seconds,
@@ -102,8 +104,6 @@ def metadata_of(ws: Workspace, outcome: Outcome) -> dict[str, Any]:
         shown["verdict"] = record.verdict
     for name, value in record.metadata.items():
         shown |= _shown(name, value)
-    for name, path in record.pictures.items():
-        shown[name] = _picture(ws, name, path)
     if record.kind == "table":  # a shard has most of the lake behind it, the same for all of a range
         return shown | figures_of(record)
     ancestors, missing = ancestry(ws.lake, record)

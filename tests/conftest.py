@@ -7,21 +7,29 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.s3 import FaultyProxy, environment_for, s3_server
-from tests.servers import mlflow_server, postgres_server
+from tests.storage_servers import mlflow_server, postgres_server
 
 if TYPE_CHECKING:
     from components.execution.ray_executor import RayExecutor
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Each process of pytest-xdist takes whole files, so that a file's fixtures are made once; the whole graph first.
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Each process of pytest-xdist takes whole files, so that a file's fixtures are made once.
 
-    The tests of the whole graph share what it leaves behind and take longest: one process has them, from the start.
+    The tests of the whole graph share what it leaves behind: one process has them all.
     """
-    items.sort(key=lambda item: item.get_closest_marker("smoke") is None)
-    for item in items:
-        group = item.path.parent if item.get_closest_marker("smoke") else item.path
-        item.add_marker(pytest.mark.xdist_group(str(group)))
+    group = item.path.parent if is_of_the_whole_graph(item) else item.path
+    item.add_marker(pytest.mark.xdist_group(str(group)))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The tests of the whole graph take longest, so they begin."""
+    items.sort(key=lambda item: not is_of_the_whole_graph(item))
+
+
+def is_of_the_whole_graph(item: pytest.Item) -> bool:
+    """Whether a test lies in ``tests/smoke``."""
+    return item.path.parent.name == "smoke"
 
 
 @pytest.fixture(scope="session", autouse=True)

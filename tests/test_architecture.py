@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[1]
 PYTHON_FILES = sorted(
     path for folder in ("orchestration", "components", "tests") for path in (ROOT / folder).rglob("*.py")
 )
-HEAVY = ("torch", "ray", "mlflow", "transformers", "diffusers")
+HEAVY = ("torch", "ray", "mlflow", "transformers", "diffusers", "gradio")
 
 
 def test_definitions_load_light():

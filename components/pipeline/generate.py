@@ -6,6 +6,7 @@ What belongs here: which version draws, and with which decoder and prompts. What
 from __future__ import annotations
 
 import hashlib
+import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from components.contracts import ModelVersion
 from components.data.lake import Lake
 
 from .decoding import Decoder, plain_decoder, two_step_decoder
@@ -25,14 +27,20 @@ if TYPE_CHECKING:
     from PIL import Image
 
 DECODERS = ("vae", "consistency")
+ASSETS = ("latent_diffusion", "consistency_decoder")  # what an alias must name for all of DECODERS
 
 
 @dataclass(frozen=True, slots=True)
 class Drawing:
-    """One picture: what was asked, what the model read, and how it was drawn."""
+    """One picture: what was asked, what the model read, and how it was drawn.
+
+    ``written`` is the prompt after upsampling (the prompt itself without); ``read`` is what the text encoder's tokens
+    hold of it, because a long prompt is cut off.
+    """
 
     prompt: str
     written: str
+    read: str
     seed: int
     decoder: str
     image: Image.Image
@@ -42,18 +50,48 @@ class Drawing:
         """A file name that holds nothing of the prompt but its digest."""
         return f"{hashlib.sha256(self.prompt.encode()).hexdigest()[:8]}-seed{self.seed}-{self.decoder}.png"
 
+    def png(self) -> bytes:
+        """The picture as a PNG file whose text chunks say how it was made."""
+        from PIL.PngImagePlugin import PngInfo
+
+        facts = PngInfo()
+        for name in ("prompt", "written", "seed", "decoder"):
+            facts.add_itxt(name, str(getattr(self, name)))
+        data = io.BytesIO()
+        self.image.save(data, format="PNG", pnginfo=facts)
+        return data.getvalue()
+
 
 class Artist:
-    """The text-to-image model of an alias (``champion``, ``candidate``) with both decoders, each loaded once."""
+    """The text-to-image model of an alias (``champion``, ``candidate``) with both decoders, each loaded once.
+
+    The versions are those that the alias named when the artist was made. Raises :class:`UnfitParent` where it names no
+    text-to-image model.
+    """
 
     def __init__(self, ws: Workspace, alias: str = "champion") -> None:
         from components.families.latent_diffusion.sample import load_pipeline
 
         silence_libraries()
-        self.version, folder = folder_of_alias(ws, "latent_diffusion", alias)
-        self.pipeline = load_pipeline(folder)
         self.ws, self.alias, self.config = ws, alias, ws.recipe.evaluation
+        self.versions = versions_of_alias(ws, alias)
+        self.folder = self._folder("latent_diffusion")
+        self.pipeline = load_pipeline(self.folder)
         self.upsample: Callable[[Sequence[str]], list[str]] | None = load_upsampler(ws)
+
+    @property
+    def decoders(self) -> tuple[str, ...]:
+        """The decoders that can draw: the student only where the alias names a version of it."""
+        return DECODERS if self.versions["consistency_decoder"] else DECODERS[:1]
+
+    def is_current(self) -> bool:
+        """Whether the alias still names the versions that this artist draws with."""
+        return self.versions == versions_of_alias(self.ws, self.alias)
+
+    def read(self, text: str) -> str:
+        """What is left of a text after the text encoder's tokenizer, which cuts it off at its longest length."""
+        tokenizer: Any = self.pipeline.tokenizer
+        return tokenizer.decode(tokenizer(text, truncation=True).input_ids, skip_special_tokens=True).strip()
 
     def draw(
         self,
@@ -87,7 +125,7 @@ class Artist:
         )
         pixels = {decoder: self._decoder(decoder).decode(latents) for decoder in decoders}
         return [
-            Drawing(prompt, text, seed, decoder, _picture(pixels[decoder][number]))
+            Drawing(prompt, text, self.read(text), seed, decoder, _picture(pixels[decoder][number]))
             for number, (prompt, text, seed) in enumerate(asked)
             for decoder in decoders
         ]
@@ -97,42 +135,37 @@ class Artist:
 
     @cached_property
     def _plain(self) -> Decoder:
-        return plain_decoder(self.ws.model_folder("vae"), self.config)
+        return plain_decoder(self.folder / "vae", self.config)
 
     @cached_property
     def _two_step(self) -> Decoder:
-        return two_step_decoder(folder_of_alias(self.ws, "consistency_decoder", self.alias)[1], self.config)
+        return two_step_decoder(self._folder("consistency_decoder"), self.config)
+
+    def _folder(self, asset: str) -> Path:
+        """A local path to the model folder of the alias's version."""
+        version = self.versions[asset]
+        if version is None:
+            raise UnfitParent(
+                f"{asset} has no {self.alias} for dataset {self.ws.dataset.name!r} and recipe "
+                f"{self.ws.recipe.name!r}; materialize it and the evaluation_report, whose gate makes champions"
+            )
+        place, _, name = version.uri.rstrip("/").rpartition("/")
+        return Lake(place).fetch_folder(name, self.ws.scratch)
 
 
-def folder_of_alias(ws: Workspace, asset: str, alias: str) -> tuple[str, Path]:
-    """The registered version (``name/number``) that an alias names, and a local path to its folder.
-
-    Raises :class:`UnfitParent` where there is none.
-    """
-    version = ws.tracker.by_alias(ws.registry_name(asset), alias)
-    if version is None:
-        raise UnfitParent(
-            f"{asset} has no {alias} for dataset {ws.dataset.name!r} and recipe {ws.recipe.name!r}; materialize it and "
-            "the evaluation_report, whose gate makes champions"
-        )
-    place, _, name = version.uri.rstrip("/").rpartition("/")
-    return str(version), Lake(place).fetch_folder(name, ws.scratch)
+def versions_of_alias(ws: Workspace, alias: str) -> dict[str, ModelVersion | None]:
+    """The registered version of each of ``ASSETS`` that the alias names now; None where there is none."""
+    return {asset: ws.tracker.by_alias(ws.registry_name(asset), alias) for asset in ASSETS}
 
 
 def write_drawings(drawings: Sequence[Drawing], folder: Path) -> list[Path]:
-    """Each drawing as a PNG whose text chunks say how it was made; the files' paths."""
-    from PIL.PngImagePlugin import PngInfo
-
+    """Each drawing as a PNG file (:meth:`Drawing.png`); the files' paths."""
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
     for drawing in drawings:
-        facts = PngInfo()
-        said: dict[str, Any] = {"prompt": drawing.prompt, "written": drawing.written, "seed": drawing.seed}
-        for name, value in {**said, "decoder": drawing.decoder}.items():
-            facts.add_itxt(name, str(value))
         path = folder / drawing.name
         partial = path.with_suffix(".partial")
-        drawing.image.save(partial, format="PNG", pnginfo=facts)
+        partial.write_bytes(drawing.png())
         paths.append(partial.replace(path))
     return paths
 

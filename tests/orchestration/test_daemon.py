@@ -21,7 +21,8 @@ from components.execution.ray_executor import start_head
 from components.pipeline.rollback import roll_back
 from tests.captioned_lake import captioned_lake, environment_of
 from tests.command_line import atelier, environment_for
-from tests.smoke.test_dev_server import LOCATION, free_port, get
+from tests.servers import free_port, get
+from tests.smoke.test_dev_server import LOCATION
 
 pytestmark = [pytest.mark.servers, pytest.mark.timeout(600)]
 START_SENSOR = """

@@ -1,19 +1,11 @@
 """``atelier dev`` on what the demo left: the Dagster UI's API materializes assets, MLflow shows the versions."""
 
-import json
-import os
-import signal
-import socket
-import subprocess
 import time
-import urllib.request
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
 
 import pytest
 
-from tests.command_line import atelier, environment_for
+from components.pipeline.graph import ORDER
+from tests.servers import dev_server, get
 
 pytestmark = [pytest.mark.smoke, pytest.mark.timeout(600)]
 LOCATION = {"repositoryLocationName": "orchestration.definitions", "repositoryName": "__repository__"}
@@ -35,8 +27,7 @@ query Asset($key: AssetKeyInput!) {
   }
 }
 """
-
-
+ASSETS = "query Assets { assetNodes { assetKey { path } assetMaterializations(limit: 1) { runId } } }"
 TICKS = """
 query Ticks($selector: SensorSelector!) {
   sensorOrError(sensorSelector: $selector) {
@@ -44,53 +35,6 @@ query Ticks($selector: SensorSelector!) {
   }
 }
 """
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-def get(url: str, body: dict[str, Any] | None = None) -> Any:
-    data = json.dumps(body).encode() if body is not None else None
-    request = urllib.request.Request(url, data, {"Content-Type": "application/json"})
-    with urllib.request.urlopen(request, timeout=60) as answer:
-        return json.loads(answer.read())
-
-
-@pytest.fixture(scope="module")
-def urls(home: Path) -> Iterator[dict[str, str]]:
-    """Addresses of the two servers, started together and stopped by Ctrl-C."""
-    found = {name: f"http://127.0.0.1:{free_port()}" for name in ("dagster", "mlflow")}
-    added = {f"ATELIER_{name.upper()}_URL": url for name, url in found.items()}
-    server = subprocess.Popen(
-        atelier("dev", "--recipe", "smoke"), env=environment_for(home, **added),
-        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True,
-    )  # fmt: skip
-    try:
-        for url in (f"{found['dagster']}/server_info", f"{found['mlflow']}/version"):
-            _wait_for(url, server)
-        yield found
-    finally:
-        server.send_signal(signal.SIGINT)
-        try:
-            server.communicate(timeout=60)
-        except subprocess.TimeoutExpired:
-            os.killpg(server.pid, signal.SIGKILL)
-            raise
-
-
-def _wait_for(url: str, server: subprocess.Popen) -> None:
-    deadline = time.monotonic() + 180
-    while True:
-        assert server.poll() is None, server.stderr.read().decode()[-2000:] if server.stderr else ""
-        try:
-            with urllib.request.urlopen(url, timeout=5):
-                return
-        except OSError:
-            assert time.monotonic() < deadline, f"{url} does not answer"
-            time.sleep(0.5)
 
 
 @pytest.mark.parametrize(("asset", "partition"), [("recaptioned", "00001"), ("latent_diffusion", None)])
@@ -137,3 +81,10 @@ def test_the_daemon_runs_the_sensor_that_registers_shards(urls):
         time.sleep(1)
     assert ticks[0]["error"] is None
     assert ticks[0]["skipReason"] == "no new shards"
+
+
+def test_without_a_demo_the_graph_waits_to_be_materialized(tmp_path):
+    with dev_server(tmp_path / "home", "smoke") as fresh:
+        nodes = get(f"{fresh['dagster']}/graphql", {"query": ASSETS})["data"]["assetNodes"]
+    assert {node["assetKey"]["path"][0] for node in nodes} == set(ORDER)
+    assert not any(node["assetMaterializations"] for node in nodes)

@@ -1,7 +1,6 @@
 """The whole graph with the recipe ``smoke``, run once as a user would, and what it leaves behind."""
 
 import json
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -10,7 +9,7 @@ from PIL import Image
 from components.data.lake import Lake
 from components.pipeline.graph import ORDER
 from components.pipeline.workspace import kind_of
-from tests.command_line import run
+from tests.command_line import processes_of, run
 from tests.outside import decoded_alike, outside
 
 pytestmark = [pytest.mark.smoke, pytest.mark.timeout(900)]
@@ -149,9 +148,10 @@ def test_a_second_demo_redoes_nothing(home, lake, report):
     whole = [asset for asset in ORDER if kind_of(asset) != "table" and asset != "caption_blend_study"]
     pointers = [f"{lake.place(asset, kind_of(asset))}/current.json" for asset in whole]
     pointers.append(f"{lake.place('caption_blend_study', 'model', 'raw-seed0')}/current.json")
-    before = [lake.read_bytes(pointer) for pointer in pointers]
+    before, running = [lake.read_bytes(pointer) for pointer in pointers], processes_of(home)
     done = run(["demo", "--recipe", "smoke"], home)
     assert done.returncode == 0, done.stdout[-3000:]
+    assert set(processes_of(home)) <= set(running)
     made = [line for line in done.stdout.splitlines() if " made in " in line]
     assert made == []
     assert done.stdout.count("is up to date") == len(ORDER) - 3 + 3 * 2
@@ -181,9 +181,9 @@ def test_runs_link_both_ways(home, lake):
         assert dagster_run.job_name == "autoencoder"
 
 
-def test_nothing_keeps_running(home):
-    processes = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
-    assert [line for line in processes.splitlines() if str(home) in line] == []
+def test_nothing_keeps_running(demo):
+    _, processes = demo
+    assert processes == []
 
 
 def test_bad_arguments_are_named_at_once(tmp_path):
