@@ -52,7 +52,7 @@ smoke: $(INSTALLED) ## the whole graph in seconds per stage
 	$(BIN)/atelier demo --dataset scenes --recipe smoke
 
 test: $(INSTALLED) ## the whole test suite
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 chaos: $(INSTALLED) ## kill writers at every step, jobs, run processes, daemons; prints what happened
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m chaos

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -13,23 +13,27 @@ if TYPE_CHECKING:
     from components.execution.ray_executor import RayExecutor
 
 
-def pytest_itemcollected(item: pytest.Item) -> None:
+SMOKE = "tests/smoke/"
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     """Each process of pytest-xdist takes whole files, so that a file's fixtures are made once.
 
     The tests of the whole graph share what it leaves behind: one process has them all.
     """
-    group = item.path.parent if is_of_the_whole_graph(item) else item.path
-    item.add_marker(pytest.mark.xdist_group(str(group)))
+    from xdist.scheduler import LoadFileScheduling
+
+    class ByFile(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return SMOKE if nodeid.startswith(SMOKE) else super()._split_scope(nodeid)
+
+    return ByFile(config, log)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The tests of the whole graph take longest, so they begin."""
-    items.sort(key=lambda item: not is_of_the_whole_graph(item))
-
-
-def is_of_the_whole_graph(item: pytest.Item) -> bool:
-    """Whether a test lies in ``tests/smoke``."""
-    return item.path.parent.name == "smoke"
+    items.sort(key=lambda item: not item.nodeid.startswith(SMOKE))
 
 
 @pytest.fixture(scope="session", autouse=True)
