@@ -32,7 +32,7 @@ CSS = """
 .drawn .seed {border: 1px solid var(--border-color-primary); border-radius: 8px; padding: .7rem}
 .drawn .pair {display: flex; gap: .7rem}
 .drawn figure {flex: 1; margin: 0}
-.drawn figure img {border-radius: 4px; display: block; margin: 0; width: 100%}
+.drawn figure img {border-radius: 4px; display: block; margin: 0 !important; width: 100%}
 .drawn img.crisp {image-rendering: pixelated}
 .drawn figcaption {color: var(--body-text-color-subdued); font-size: .85em; margin-top: .35rem}
 """

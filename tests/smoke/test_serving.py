@@ -2,8 +2,10 @@
 
 import base64
 import io
+import os
 import sys
 import urllib.error
+from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -19,7 +21,9 @@ def test_mlflow_serves_the_champion(home):
     url = f"http://127.0.0.1:{port}"
     command = [sys.executable, "-m", "mlflow", "models", "serve", "--env-manager", "local", "--port", str(port)]
     command += ["--model-uri", "models:/scenes-smoke-latent_diffusion@champion", "--host", "127.0.0.1"]
-    environment = environment_for(home, MLFLOW_TRACKING_URI=f"sqlite:///{home / 'mlflow' / 'mlflow.db'}")
+    added = {"MLFLOW_TRACKING_URI": f"sqlite:///{home / 'mlflow' / 'mlflow.db'}"}
+    added["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # as in an activated environment
+    environment = environment_for(home, **added)
     with serving(command, environment, (f"{url}/ping",)):
         rows = {"columns": ["prompt"], "data": [["small blue star"], ["large red circle top left"]]}
         asked = {"dataframe_split": rows, "params": {"seed": 3, "num_inference_steps": 2}}
