@@ -164,6 +164,7 @@ def comparable(path: str, data: bytes) -> bytes:
     if not path.endswith((CURRENT, RECORD)):
         return data
     record = json.loads(data)
+    record["metadata"].pop("pictures_per_second", None)
     return json.dumps({**record, **dict.fromkeys(UNLIKE, 0)}, sort_keys=True).encode()
 
 
