@@ -35,6 +35,11 @@ class TableContract:
         )
 
 
+def type_name(type: pa.DataType) -> str:
+    """A type in words; a list's elements have names in files that nobody chose, which are left out."""
+    return f"list<{type.value_type}>" if pa.types.is_list(type) else str(type)
+
+
 RAW_PAIRS = TableContract(
     "raw_pairs",
     "Checked image-caption pairs as they came from the source.",

@@ -16,7 +16,7 @@ from components.captioning.quality import CAPTION_TESTS
 from components.data.lake import Record
 from components.pipeline.champions import GOLDEN_TEST
 from components.pipeline.report import REAL
-from components.schemas import TABLES
+from components.schemas import TABLES, type_name
 
 MIN_CONTRAST = 1.0  # of 255: sample pictures that deviate less are one flat colour, or all the same
 UNMEASURED = "not measured when this was made"
@@ -56,7 +56,7 @@ def _name(record: Record) -> str:
 
 # ------------------------------------------------------------------------------------------------------------- tables
 def _has_the_columns(table: str, records: Sequence[Record]) -> Answer:
-    expected = {column.name: str(column.type) for column in TABLES[table].columns}
+    expected = {column.name: type_name(column.type) for column in TABLES[table].columns}
     wrong = {}
     for record in records:
         found = record.metadata.get("columns", expected)  # older records do not say

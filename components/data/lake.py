@@ -32,7 +32,7 @@ from typing import IO, Any, Literal
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from components.schemas import TableContract
+from components.schemas import TableContract, type_name
 
 from .storage import Storage, StorageError, files_below, partial_path
 
@@ -138,7 +138,7 @@ class Lake(Storage):
     def columns(self, path: str) -> dict[str, str]:
         """Names and types of a part's columns, from its footer."""
         with self.open(path) as file:
-            return {field.name: str(field.type) for field in pq.read_schema(file)}
+            return {field.name: type_name(field.type) for field in pq.read_schema(file)}
 
     def row_group_sizes(self, path: str) -> list[int]:
         """How many rows each row group of a part has; at most ``ROWS_PER_GROUP``."""

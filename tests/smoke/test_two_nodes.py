@@ -31,7 +31,7 @@ from tests.deploy.files import DEPLOY, ROOT
 from tests.ray_nodes import Nodes, ray_nodes
 from tests.workspaces import scenes_workspace
 
-pytestmark = [pytest.mark.smoke, pytest.mark.timeout(3600)]
+pytestmark = [pytest.mark.chaos, pytest.mark.timeout(3600)]
 RUN_SECONDS = 1200
 SHARDS = ("00000", "00001")
 AT_ONCE = {"module": "dagster.core.run_coordinator", "class": "DefaultRunCoordinator"}  # no daemon empties a queue here
@@ -129,7 +129,6 @@ def test_shards_are_read_on_both_nodes_and_a_gang_trains_across_them(cluster: Cl
         assert len({actor["node_id"] for actor in actors if what in actor["class_name"]}) == 2, actors
 
 
-@pytest.mark.chaos
 def test_the_whole_graph_as_ray_jobs(cluster: Cluster) -> None:
     """Every job of the graph in order, the diffusion model with a gang over both nodes; prints what each took."""
     for job in JOBS:

@@ -8,7 +8,7 @@ import pytest
 
 from components.data.lake import Lake, LakeError, Record, digest_of, folder_digest
 from components.data.storage import StorageError
-from components.schemas import LATENTS, RAW_PAIRS
+from components.schemas import LATENTS, RAW_PAIRS, TABLES, type_name
 
 
 def record(**changes) -> Record:
@@ -112,3 +112,10 @@ def test_a_missing_file_is_named(lake):
 def test_digests_do_not_depend_on_the_order_of_keys():
     assert digest_of({"a": 1, "b": [2]}) == digest_of({"b": [2], "a": 1})
     assert digest_of({"a": 1}) != digest_of({"a": 2})
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_a_parts_columns_are_told_as_its_contract_tells_them(name, tmp_path):
+    lake, contract = Lake(str(tmp_path)), TABLES[name]
+    path, _ = lake.write_table(name, contract.schema.empty_table(), contract)
+    assert lake.columns(path) == {column.name: type_name(column.type) for column in contract.columns}
