@@ -9,11 +9,11 @@ import pytest
 from components.data.lake import Record
 from components.pipeline.graph import ORDER
 from components.pipeline.report import REAL
-from components.schemas import TABLES
+from components.schemas import TABLES, type_name
 from orchestration.checks import CHECKS, check_results, check_specs
 from tests.captioned_lake import captioned_lake
 
-COLUMNS = {name: {column.name: str(column.type) for column in table.columns} for name, table in TABLES.items()}
+COLUMNS = {name: {column.name: type_name(column.type) for column in table.columns} for name, table in TABLES.items()}
 
 
 def record(asset: str, **metadata) -> Record:

@@ -157,7 +157,7 @@ def backfill(server: Server) -> str:
     states = server.ask(STATES, selector=LOCATION)
     is_on = {one["name"] for one in states["sensorsOrError"]["results"] if one["sensorState"]["status"] == "RUNNING"}
     is_on |= {s["name"] for s in states["schedulesOrError"]["results"] if s["scheduleState"]["status"] == "RUNNING"}
-    assert is_on == {"source_shards"}
+    assert is_on == {"source_shards", "dead_runs"}
 
     for query, selector in (
         (START_SENSOR, {**LOCATION, "sensorName": "changed_shards"}),
