@@ -50,14 +50,14 @@ def detail_energy(pixels: np.ndarray) -> np.ndarray:
 def sample_figures(pixels: np.ndarray) -> dict[str, float]:
     """Whether sample pictures are more than one flat colour, and more than one picture; uint8 (N, H, W, 3), N >= 1.
 
-    ``sample_contrast``: the mean deviation of values within a picture; ``sample_variety``: the mean deviation of a
-    value between the pictures (0 for one picture). Both in steps of 255.
+    ``sample_contrast``: the mean deviation of values within a picture; ``sample_variety``, where there are two pictures
+    or more: the mean deviation of a value between them. Both in steps of 255.
     """
     values = pixels.astype(np.float64)
-    return {
-        "sample_contrast": float(values.std(axis=(1, 2)).mean()),
-        "sample_variety": float(values.std(axis=0).mean()),
-    }
+    figures = {"sample_contrast": float(values.std(axis=(1, 2)).mean())}
+    if len(values) > 1:
+        figures["sample_variety"] = float(values.std(axis=0).mean())
+    return figures
 
 
 def _check_pair(decoded: np.ndarray, originals: np.ndarray) -> None:

@@ -59,7 +59,7 @@ CASES = [
     ("no_evaluation_row_in_training", splits(), splits(repeated_keys=1), "1 keys stand twice"),
     ("no_model_saw_opted_out_rows", splits(), splits(opted_out_seen_by=["vae/1"]), "1 model versions have seen rows"),
     ("samples_are_not_constant", samples(40.0, 30.0), samples(0.2, 30.0), "by 0.2 of 255 within"),
-    ("samples_are_not_constant", samples(40.0, 30.0), samples(40.0, 0.0), "by 0.0 between"),
+    ("samples_are_not_constant", samples(40.0, 30.0), samples(40.0, 0.0), "by 0.0 of 255 between"),
     ("distances_are_plausible", report(), report(oracle=[9.0, 8.0, 10.0]), "oracle lies nearer to held-out pictures"),
     ("distances_are_plausible", report(), report(oracle=[math.nan, 0.0, 0.0]), "oracle: not a distance"),
     ("distances_are_plausible", report(), report(oracle=[-1.0, -1.0, -1.0]), "oracle: not a distance"),

@@ -52,7 +52,10 @@ def undisturbed(opened: Callable[[str], Workspace], tmp_path_factory: pytest.Tem
     return contents(ws.lake)
 
 
-def test_a_run_outlasts_s3_that_is_away_for_some_seconds(opened, undisturbed, bucket: str, s3: FaultyProxy) -> None:
+def test_a_run_outlasts_s3_that_is_away_for_some_seconds(
+    opened, undisturbed, bucket: str, s3: FaultyProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "12")  # pauses are drawn: five may be over before the seconds are
     ws = opened(f"{bucket}/lake")
     s3.watch = absence = Absence("00001", seconds=5)
     for asset in ("raw_pairs", "image_set"):
