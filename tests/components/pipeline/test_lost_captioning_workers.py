@@ -47,7 +47,6 @@ def tables(ws: Workspace) -> dict[str, bytes]:
     return {shard: ws.lake.read_bytes(record.path) for shard, record in ws.lake.records("recaptioned").items()}
 
 
-@pytest.mark.chaos
 def test_recaptioning_goes_on_when_its_workers_are_killed(ws, ray_executor):
     shards = shard_names(ws)
     undisturbed = [result.outcome for result in recaption(ws, shards)]
