@@ -2,8 +2,11 @@
 
 import os
 import signal
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from threading import Event, Thread
+from typing import Self
 
 import psutil
 import pytest
@@ -37,10 +40,42 @@ def ws(tmp_path: Path) -> Workspace:
     return workspace
 
 
+class KilledAtWork(Thread):
+    """Kills the first ``count`` captioning workers of this process's Ray cluster, each while it captions."""
+
+    def __init__(self, count: int) -> None:
+        super().__init__(daemon=True)
+        self.count = count
+        self.killed: set[int] = set()
+        self.others: set[int] = set()
+        self._is_over = Event()
+
+    def run(self) -> None:
+        while not self._is_over.wait(0.02):
+            for worker in captioning_workers() - self.killed:
+                if len(self.killed) < self.count:
+                    os.kill(worker, signal.SIGKILL)
+                    self.killed.add(worker)
+                else:
+                    self.others.add(worker)
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._is_over.set()
+        self.join()
+
+
 def captioning_workers() -> set[int]:
-    """Processes of this process's Ray cluster that hold a place in a map's pool."""
-    children = psutil.Process().children(recursive=True)
-    return {one.pid for one in children if any("MapWorker" in word for word in one.cmdline())}
+    """Processes of this process's Ray cluster that work on an item of a map, by the title that Ray gives them."""
+    working = set()
+    for child in psutil.Process().children(recursive=True):
+        with suppress(psutil.Error):
+            if "".join(child.cmdline()).rstrip().endswith("MapWorker(MapBatches(_Worker)).submit"):
+                working.add(child.pid)
+    return working
 
 
 def tables(ws: Workspace) -> dict[str, bytes]:
@@ -52,19 +87,10 @@ def test_recaptioning_goes_on_when_its_workers_are_killed(ws, ray_executor):
     undisturbed = [result.outcome for result in recaption(ws, shards)]
     assert all(undisturbed)
     expected = tables(ws)
-    ws = replace(ws.forced(), executor=ray_executor)
-    results = recaption(ws, shards)
-    first = next(results)
-    assert first.failure is None
-    killed = captioning_workers()
-    assert killed
-    for worker in killed:
-        os.kill(worker, signal.SIGKILL)
-    rest, replaced = [], set()
-    for result in results:
-        rest.append(result)
-        replaced |= captioning_workers() - killed
-    assert replaced
-    assert [result.failure for result in rest if result.failure] == []
-    assert [first.shard, *(result.shard for result in rest)] == shards
+    with KilledAtWork(count=2) as workers:
+        results = list(recaption(replace(ws.forced(), executor=ray_executor), shards))
+    assert len(workers.killed) == 2
+    assert workers.others
+    assert [result.failure for result in results if result.failure] == []
+    assert [result.shard for result in results] == shards
     assert tables(ws) == expected
