@@ -3,6 +3,7 @@
 What belongs here: the list and the table. What does not: how one thing is measured (a module each).
 """
 
+import argparse
 import json
 import os
 import sys
@@ -32,13 +33,18 @@ BENCHMARKS: dict[str, Callable[[Path], Iterable[Ratio]]] = {
 
 def main() -> int:
     """Run the benchmarks that are named, or all; the status says whether they ran, not whether the aims are met."""
+    parser = argparse.ArgumentParser("python -m tests.benchmarks", description="Ratios against references.")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"any of {', '.join(BENCHMARKS)}; all by default")
+    chosen = parser.parse_args().names or list(BENCHMARKS)
+    if unknown := set(chosen) - set(BENCHMARKS):
+        parser.error(f"there is no benchmark {', '.join(sorted(unknown))}: take {', '.join(BENCHMARKS)}")
     silence_libraries()
     os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112  # Ray takes 15: both sides of a ratio need one priority
     ratios: list[Ratio] = []
     sys.stdout.write(HEADING)
     with tempfile.TemporaryDirectory(prefix="atelier-bench-") as folder:
         for name, benchmark in BENCHMARKS.items():
-            if not sys.argv[1:] or name in sys.argv[1:]:
+            if name in chosen:
                 for one in benchmark(Path(folder) / name):
                     ratios.append(one)
                     sys.stdout.write(row(one))
