@@ -21,6 +21,11 @@ def best_device() -> str:
 
 
 @functools.cache
+def device_for(num_gpus: float) -> str:
+    """Where a process trains that was given so many GPUs: ``cuda`` where it has one and was given a share of it."""
+    return best_device() if num_gpus else "cpu"
+
+
 def peak_flops(device: str, dtype: torch.dtype, num_threads: int) -> float:
     """Floating-point operations per second of a large matrix product, as measured here: the best of five.
 

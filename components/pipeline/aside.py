@@ -32,12 +32,14 @@ def trained_aside(
     """
     import torch
 
+    from components.execution.device import device_for
     from components.training.checkpoint import Checkpoints
     from components.training.loop import Trainer
 
     torch.manual_seed(training.seed)
     checkpoints = Checkpoints(ws.lake, f"checkpoints/{place}")
-    trainer = Trainer(build(), training, checkpoints=checkpoints)
+    device = device_for(training.num_gpus_per_worker)
+    trainer = Trainer(build(), training, device=device, checkpoints=checkpoints)
     progress, seconds = Progress(log, label, training.num_steps, "steps"), 0.0
     for step in trainer.run():
         progress.update(step.step)
@@ -53,11 +55,13 @@ def seconds_of_a_step(build: Callable[[], Family], training: TrainingConfig, num
     import time
     from statistics import median
 
+    from components.execution.device import device_for
     from components.training.loop import Trainer
 
+    device = device_for(training.num_gpus_per_worker)
     short = training.model_copy(update={"num_steps": num_steps, "checkpoint_every": 0, "preview_every": 0})
     times, last = [], time.perf_counter()
-    for _ in Trainer(build(), short).run():
+    for _ in Trainer(build(), short, device=device).run():
         now = time.perf_counter()
         times.append(now - last)
         last = now

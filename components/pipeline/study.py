@@ -99,7 +99,7 @@ def section_of_arm(ws: Workspace, arm: str) -> Trained[LatentDiffusionConfig]:
     if arm in LONG_ARMS:
         changed |= {
             "num_steps": section.training.num_steps * ws.recipe.study.long_factor,
-            "compile": ws.recipe.study.compiles_long_arms,
+            "compile": ws.recipe.study.compiles_long_arms and section.training.sharding == "none",
         }
     return Trained(
         model=section.model.model_copy(

@@ -306,6 +306,7 @@ def new_trainer(
     """The training of a model asset before its first step: family, rows and parents from the lake."""
     import torch
 
+    from components.execution.device import device_for
     from components.training.loop import Trainer
 
     silence_libraries()
@@ -322,7 +323,7 @@ def new_trainer(
     family = build()
     if isinstance(family, CachesInputs):
         family.cache_inputs(_cache_of(ws, asset, shards))
-    device = "cuda" if torch.cuda.is_available() and section.training.num_gpus_per_worker else "cpu"
+    device = device_for(section.training.num_gpus_per_worker)
     return Trainer(family, section.training, gang=gang, device=device, checkpoints=checkpoints, build=build)
 
 

@@ -10,7 +10,7 @@ from components.families.prompt_upsampler.config import PromptUpsamplerConfig
 from components.families.vae.config import VaeConfig
 from components.training.config import TrainingConfig
 
-from .recipe import DataConfig, EvaluationConfig, MapConfig, RecaptionConfig, Recipe, Trained
+from .recipe import DataConfig, EvaluationConfig, MapConfig, RecaptionConfig, Recipe, StudyConfig, Trained
 
 
 def base() -> Recipe:
@@ -82,4 +82,5 @@ def base() -> Recipe:
         evaluation=EvaluationConfig(
             num_prompts=2_000, num_pictures=2_000, num_inference_steps=25, guidance_scale=3.0, batch_size=256
         ),
+        study=StudyConfig(long_factor=1),
     )

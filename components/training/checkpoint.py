@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import logging
 import re
+import shutil
+import tempfile
 from pickle import UnpicklingError
 from typing import Any
 
@@ -26,21 +28,31 @@ class Checkpoints:
         self.lake, self.folder, self.num_kept = lake, folder, num_kept
 
     def save(self, step: int, state: dict[str, Any]) -> None:
-        """Keep ``state`` (tensors, numbers and containers of them) of ``step``; forget all but the newest ones."""
+        """Keep ``state`` (tensors, numbers and containers of them) of ``step``; forget all but the newest ones.
+
+        One of a later step is forgotten too: it could not be read, or the training would have gone on from there.
+        """
         with self.lake.create(f"{self.folder}/step-{step:09d}.pt") as file:
             torch.save(state, file)
-        for old in self.steps()[: -self.num_kept]:
-            self.lake.remove(f"{self.folder}/step-{old:09d}.pt")
+        steps = self.steps()
+        for other in set(steps) - set([one for one in steps if one <= step][-self.num_kept :]):
+            self.lake.remove(f"{self.folder}/step-{other:09d}.pt")
 
     def load(self) -> dict[str, Any] | None:
-        """The newest checkpoint that can be read, or None where there is none."""
+        """The newest checkpoint that is undamaged, or None where there is none.
+
+        Raises ``StorageError`` where the storage does not answer: nothing is known of the checkpoint then.
+        """
         for step in reversed(self.steps()):
             path = f"{self.folder}/step-{step:09d}.pt"
-            try:
+            with tempfile.TemporaryFile() as copy:
                 with self.lake.open(path) as file:
-                    return torch.load(file, map_location="cpu", weights_only=True)
-            except (RuntimeError, EOFError, UnpicklingError) as error:
-                log.warning("%s is damaged (%s): the training goes on from an older checkpoint", path, error)
+                    shutil.copyfileobj(file, copy)
+                copy.seek(0)
+                try:
+                    return torch.load(copy, map_location="cpu", weights_only=True)
+                except (RuntimeError, EOFError, UnpicklingError) as error:
+                    log.warning("%s is damaged (%s): the training goes on from an older one", path, error)
         return None
 
     def steps(self) -> list[int]:

@@ -8,7 +8,7 @@ from components.contracts import Frozen
 
 
 class TrainingConfig(Frozen):
-    """Settings of :func:`components.training.loop.train`, the same for every family."""
+    """Settings of :class:`components.training.loop.Trainer`, the same for every family."""
 
     num_steps: int = Field(description="Optimizer steps; 0 saves the model as it was built (a pretrained one).", ge=0)
     batch_size: int = Field(description="Rows per optimizer step over all workers.", gt=0)

@@ -70,6 +70,7 @@ class Trainer:
         self.device = torch.device(device)
         self.checkpoints = checkpoints
         self.step = 0
+        self._ahead = Prefetch(self._batches, is_threaded=False)
         self._flops = 0
         self._rows_per_micro_batch = self._split_batch()
         fast = fast_dtype(self.device) if config.precision == "auto" else None
@@ -111,11 +112,11 @@ class Trainer:
         if self.step < config.num_steps:
             self._flops = self._count_flops()
         started, first = time.perf_counter(), self.step
-        with Prefetch(self._batches, is_threaded=self.device.type == "cuda") as batches:
+        with Prefetch(self._batches, is_threaded=self.device.type == "cuda") as self._ahead:
             while self.step < config.num_steps:
                 number = self.step + 1
                 is_logged = number % config.log_every == 0 or number in (1, config.num_steps)
-                scalars = self._step(batches.of(self.step), is_logged)
+                scalars = self._step(self._ahead.of(self.step), is_logged)
                 self.step = number
                 if self.is_checkpoint(number):
                     self._save()
@@ -153,6 +154,7 @@ class Trainer:
 
         All workers of a sharded training enter together; only rank 0's family is then of use.
         """
+        self._ahead.settle()  # tokenizers, which batches and previews share, do not bear two threads
         for mover in self.movers:
             mover.swap_in_average()
         try:

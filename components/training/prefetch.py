@@ -6,7 +6,7 @@ What belongs here: looking one step ahead. What does not: what a batch holds.
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Generic, Self, TypeVar
 
 Batch = TypeVar("Batch")
@@ -28,7 +28,13 @@ class Prefetch(Generic[Batch]):
 
     def __exit__(self, *_: object) -> None:
         if self._pool is not None:
+            self._ahead = None
             self._pool.shutdown(cancel_futures=True)
+
+    def settle(self) -> None:
+        """Wait until nothing is being made: what ``make`` uses may then be used by others until the next ``of``."""
+        if self._ahead is not None:
+            wait([self._ahead[1]])
 
     def of(self, step: int) -> Batch:
         """The batch of ``step``; the one after it begins to be made."""

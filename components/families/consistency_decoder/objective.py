@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.distributed.tensor import DTensor
 
 from components.contracts import Loss, Objective, Preview, Rows, StepRandom
 from components.data.image_statistics import detail_ratio, psnr, sample_figures
@@ -66,6 +67,8 @@ class ConsistencyObjective:
         rows = torch.nonzero(~is_data).flatten()
         if len(rows):
             aim[rows] = self._distilled(noisy[rows], later[rows], earlier[rows], features[rows]).to(aim.dtype)
+        elif isinstance(next(self.teacher.parameters()), DTensor):  # others need this one to gather cut weights
+            self._distilled(noisy[:1], later[:1], earlier[:1], features[:1])
         denoised = denoiser_of(self.student, self.schedule, features)(noisy, later)  # f_theta(x_{t_{n+1}}, t_{n+1})
         distance = pseudo_huber(denoised, aim, self.config.huber_scale)  # equation 7 with lambda = 1
         return Loss(distance.mean(), {"num_scales": torch.tensor(float(num_scales))})

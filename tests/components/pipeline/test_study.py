@@ -44,6 +44,12 @@ def test_two_blends_are_trained_longer_at_the_end(ws):
     assert long.training.model_copy(update=more) == usual.training
 
 
+def test_longer_arms_of_cut_weights_are_not_compiled(ws):
+    cut = {"latent_diffusion.training.sharding": "full", "study.long_factor": "2"}
+    ws = ws.with_recipe(ws.recipe.with_overrides(cut))
+    assert not section_of_arm(ws, "raw-long-seed0").training.compile
+
+
 def test_there_is_no_oracle_without_ground_truth(ws, monkeypatch):
     monkeypatch.setenv("EMOJI_URI", "unused")
     emoji = load_dataset("emoji")

@@ -1,6 +1,7 @@
 """Training is exact: order and randomness depend on (seed, step, row) alone, and a stopped training goes on."""
 
 import shutil
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import torch
 
 from components.contracts import Gang, Loss, Preview
 from components.data.lake import Lake
+from components.data.storage import StorageError
 from components.training.checkpoint import Checkpoints
 from components.training.compiling import NoCompiler
 from components.training.config import TrainingConfig
@@ -188,6 +190,28 @@ def test_only_the_newest_checkpoints_are_kept_and_a_damaged_one_is_passed_over(t
     assert checkpoints.load() is None
 
 
+def test_behind_a_damaged_checkpoint_new_ones_are_kept(tmp_path):
+    checkpoints = Checkpoints(Lake(str(tmp_path)), "line")
+    checkpoints.write_note("step-000005000.pt", b"cut short")
+    assert checkpoints.load() is None
+    checkpoints.save(10, {"step": 10})
+    assert checkpoints.steps() == [10]
+    assert checkpoints.load() == {"step": 10}
+
+
+def test_a_storage_that_does_not_answer_is_not_taken_for_a_damaged_checkpoint(tmp_path, monkeypatch):
+    lake = Lake(str(tmp_path))
+    checkpoints = Checkpoints(lake, "line")
+    checkpoints.save(10, {"step": 10})
+
+    def fail(*_: object, **__: object) -> None:
+        raise ConnectionError("reset by peer")
+
+    monkeypatch.setattr(lake.fs, "open", fail)
+    with pytest.raises(StorageError, match=r"step-000000010\.pt cannot be read: ConnectionError"):
+        checkpoints.load()
+
+
 def test_a_checkpoint_that_would_run_code_is_not_opened(tmp_path):
     class Evil:
         def __reduce__(self):
@@ -207,6 +231,23 @@ def test_batches_made_ahead_in_a_thread_are_the_same():
             (ours,), (theirs,) = ahead.of(step), trainer._batches(step)
             assert torch.equal(ours.values["x"], theirs.values["x"])
             assert torch.equal(ours.values["y"], theirs.values["y"])
+
+
+def test_settled_nothing_is_being_made():
+    goes_on, makes = threading.Event(), []
+
+    def make(step: int) -> int:
+        if step:
+            goes_on.wait(60)
+        makes.append(step)
+        return step
+
+    with Prefetch(make, is_threaded=True) as ahead:
+        ahead.of(0)
+        threading.Timer(0.2, goes_on.set).start()
+        ahead.settle()
+        assert makes == [0, 1]
+    ahead.settle()
 
 
 def test_an_error_in_a_batch_made_ahead_arrives():
