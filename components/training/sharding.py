@@ -30,9 +30,11 @@ def shard(module: torch.nn.Module, device_type: str, world_size: int) -> None:
     mesh = init_device_mesh(device_type, (world_size,))
     scalars = {parameter for parameter in module.parameters() if parameter.ndim == 0}  # these cannot be cut
     groups = _groups_of(module)
+    # The outermost group stays whole until the backward pass, unless told: what is frozen has none, and is cut at once.
+    reshards = None if any(parameter.requires_grad for parameter in module.parameters()) else True
     for part in reversed(list(module.modules())):  # the inner ones first
         if part in groups:
-            fully_shard(part, mesh=mesh, ignored_params=scalars)
+            fully_shard(part, mesh=mesh, ignored_params=scalars, reshard_after_forward=reshards)
     for name in _ENTRANCES:
         if hasattr(module, name):
             register_fsdp_forward_method(module, name)

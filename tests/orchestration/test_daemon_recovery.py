@@ -27,13 +27,13 @@ TARGET = Target("scenes", "smoke", {"data.max_shards": str(NUM_SHARDS), "data.ma
 
 EACH_MINUTE = """
 import dagster as dg
-from orchestration.definitions import defs as ours
+from orchestration import definitions  # one Definitions object at most may be a name of this module
 
 @dg.schedule(cron_schedule="* * * * *", job_name="images", default_status=dg.DefaultScheduleStatus.RUNNING)
 def each_minute(context):
     return dg.SkipReason(f"looked at {context.scheduled_execution_time:%H:%M}")
 
-defs = dg.Definitions.merge(ours, dg.Definitions(schedules=[each_minute]))
+defs = dg.Definitions.merge(definitions.defs, dg.Definitions(schedules=[each_minute]))
 """
 
 

@@ -81,25 +81,26 @@ class CaptionerObjective:
 
     def loss(self, batch: Mapping[str, Any], rng: StepRandom) -> Loss:
         """The loss of ``pixels`` uint8 (B, H, W, 3) with their ``labels`` int64 (B, L)."""
-        tokens = self.parts.model.encoder(self.parts.normalization(batch["pixels"])).last_hidden_state
-        language = self.language_loss(tokens, batch["labels"])
+        language, tokens = self.language_loss(batch["pixels"], batch["labels"])
         if self.texts is None:
             return Loss(language, {"language": language})
         contrastive = self.texts.loss(tokens, batch)
         value = language + self.contrastive_weight * contrastive
         return Loss(value, {"language": language, "contrastive": contrastive})
 
-    def language_loss(self, tokens: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """Summed cross-entropy per caption over the captions' mean length.
+    def language_loss(self, pixels: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Summed cross-entropy per caption over the captions' mean length; and the tower's tokens (B, N, C).
 
         It is the mean over tokens in expectation, and a plain mean over rows: two workers average to what one sees.
+        Everything comes from one call of the whole model, which weights cut over a gang ask for.
         """
         settings = self.parts.model.config
         start = labels.new_full((len(labels), 1), settings.decoder_start_token_id)
         inputs = torch.cat([start, labels[:, :-1]], dim=1).masked_fill(labels == IGNORED, settings.eos_token_id)
-        logits = self.parts.model(encoder_outputs=(tokens,), decoder_input_ids=inputs).logits
-        total = F.cross_entropy(logits.flatten(0, 1).float(), labels.flatten(), ignore_index=IGNORED, reduction="sum")
-        return total / (len(labels) * self.mean_length)
+        output = self.parts.model(pixel_values=self.parts.normalization(pixels), decoder_input_ids=inputs)
+        logits = output.logits.flatten(0, 1).float()
+        total = F.cross_entropy(logits, labels.flatten(), ignore_index=IGNORED, reduction="sum")
+        return total / (len(labels) * self.mean_length), output.encoder_last_hidden_state
 
     def after_step(self, step: int) -> None:
         """Nothing follows a step."""
@@ -174,8 +175,7 @@ class CaptionerFamily:
             pixels = torch.from_numpy(np.array(self.evaluation.pixels[rows])).to(self.parts.model.device)
             labels = self._labels([known[row] or "" for row in rows]).to(pixels.device)
             with torch.no_grad():
-                tokens = self.parts.model.encoder(self.parts.normalization(pixels)).last_hidden_state
-                figures["language_loss"] = float(self.objective.language_loss(tokens, labels))
+                figures["language_loss"] = float(self.objective.language_loss(pixels, labels)[0])
         return figures
 
     def _token_ids(self, texts: list[str]) -> list[list[int]]:
