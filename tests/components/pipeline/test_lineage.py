@@ -15,8 +15,10 @@ from components.data.perceptual_hash import hash_text, perceptual_hash_of
 from components.pipeline.captions import build_training_set
 from components.pipeline.ingest import build_image_set, ingest, shard_names
 from components.pipeline.lineage import Ledger, ModelLineage, NotInLake, PartLineage, RowLineage, ancestry
+from components.pipeline.rollback import roll_back
 from components.pipeline.rows import load_rows
 from orchestration.checks import check_results
+from tests.captioned_lake import captioned_lake, write_captions
 from tests.finished_lake import Finished, finished_lake, keep_model
 from tests.workspaces import scenes_workspace
 
@@ -174,6 +176,25 @@ def test_a_lost_record_is_said_and_stops_no_answer(tmp_path) -> None:
     finished.ws.lake.remove(f"models/text_encoder/{lost.data_version}.record.json")
     _, missing = ancestry(finished.ws.lake, finished.made["first_diffusion"])
     assert missing == [f"text_encoder {lost.data_version}"]
+
+
+def test_captions_lead_to_the_captioners_and_their_champions(tmp_path) -> None:
+    ws = captioned_lake(tmp_path)
+    models = {}
+    for turn, to in (("first", "ssc/1,dsc/1"), ("second", "ssc/2,dsc/2")):
+        roll_back(ws, "champion_captioners", to, by="Ada")
+        write_captions(ws)
+        training_set = build_training_set(ws).record
+        models[turn] = keep_model(ws, "latent_diffusion", {"training_set": training_set.data_version}, turn)
+    for number, turn in enumerate(models, start=1):
+        answer = Ledger(ws).model(str(models[turn].registry))
+        assert answer.missing == []
+        writers = {one.registry or one.data_version for one in answer.ancestors if "caption" in one.asset}
+        assert writers == {
+            f"ssc/{number},dsc/{number}",
+            f"scenes-smoke-ssc_captioner/{number}",
+            f"scenes-smoke-dsc_captioner/{number}",
+        }
 
 
 @pytest.mark.parametrize(
