@@ -4,8 +4,9 @@ What belongs here: deciding what is referenced, and removing the rest. What does
 
 Everything that any record names is kept: its part, model folder or manifest, what stands beside it, and the records
 themselves, so that lineage stays whole; so is the ledger of rollbacks. What is left over are parts of writers that were
-killed, folders that were never recorded, files that were not finished, and checkpoints of trainings that did not go on. With ``superseded`` the records themselves
-count only where they are current, where a registered model version rests on them, or where such a record does.
+killed, folders that were never recorded, files that were not finished, and checkpoints of trainings that did not go on.
+With ``superseded`` the records themselves count only where they are current, where a registered model version rests on
+them, or where such a record does.
 
 Nothing younger than the age guard is touched: a running writer puts its parts down before the record that names them,
 and makes those that it finds young again. Files whose names the lake does not make are left alone and counted.

@@ -39,8 +39,8 @@ def roll_back(ws: Workspace, asset: str, to: str | None = None, *, by: str, why:
     """Put the champion before this one (or the version that ``to`` names) in use again; what was done.
 
     ``to``: a registry version (``3`` or ``name/3``) or a data version of the lake, also of a version that never was
-    champion. Repeating a rollback that broke off completes it (the ledger then has it twice). Raises :class:`NothingToReturnTo`, UnfitParent where
-    there is no champion at all, ValueError for an asset that has none.
+    champion. Repeating a rollback that broke off completes it (the ledger then has it twice). Raises
+    :class:`NothingToReturnTo`, UnfitParent where there is no champion at all, ValueError for an asset that has none.
     """
     if asset in CAPTIONERS:
         raise ValueError(f"{asset} and its twin become champions together: roll back {CHAMPIONS}")

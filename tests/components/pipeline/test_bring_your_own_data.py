@@ -22,6 +22,7 @@ from components.pipeline.ingest import build_image_set, ingest, shard_names
 from components.pipeline.workspace import Workspace
 from components.recipes import load_recipe
 from components.tracking import open_tracker
+from orchestration.cli import main
 from tests.command_line import run
 from tests.workspaces import scenes_workspace
 
@@ -153,6 +154,12 @@ def test_a_data_set_of_which_nothing_is_kept_is_told_as_such(tmp_path: Path, mon
     ws = scenes_workspace(tmp_path, {}, dataset=dataset)
     assert all(result.outcome for result in ingest(ws, shard_names(ws)))
     assert build_image_set(ws).record.num_rows == 0
+
+
+def test_the_dry_run_takes_no_option_that_does_nothing(capsys) -> None:
+    with pytest.raises(SystemExit):
+        main(["check-dataset", "pets", "--force"])
+    assert "unrecognized arguments: --force" in capsys.readouterr().err
 
 
 def test_the_dry_run_reads_no_more_than_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -271,9 +271,10 @@ def test_a_later_run_that_breaks_off_does_not_pass_for_whole(tmp_path: Path, mon
     export(ws, str(out), plan)
     before = digests(out)
     opt_out(ws, tmp_path, ws.lake.read_table(ws.parent("raw_pairs", "00001").path)["key"][3].as_py(), monkeypatch)
-    with monkeypatch.context() as broken, pytest.raises(StorageError):
+    with monkeypatch.context() as broken:
         broken.setattr(Storage, "put_folder", lambda *_: (_ for _ in ()).throw(StorageError("full")))
-        export(ws, str(out), plan)
+        with pytest.raises(StorageError, match="full"):
+            export(ws, str(out), plan)
     assert not (out / "export.json").exists()
     monkeypatch.delenv("ATELIER_OPT_OUT")
     build_image_set(ws)  # as it was at first: what the broken run took away must not count as written

@@ -165,7 +165,10 @@ def test_vocabularies_of_champions_that_are_gone_go(tmp_path: Path) -> None:
 
 
 def test_checkpoints_go_when_their_training_did_not_go_on(finished: Finished) -> None:
-    lake, places = finished.ws.lake, ("checkpoints/ablation-encoder-fedcba9876543210", "checkpoints/vae-0123456789abcdef")
+    lake, places = (
+        finished.ws.lake,
+        ("checkpoints/ablation-encoder-fedcba9876543210", "checkpoints/vae-0123456789abcdef"),
+    )
     for place in places:
         lake.write_bytes(f"{place}/step-000000010.pt", b"state")
         lake.write_bytes(f"{place}/spent.json", b"{}")
