@@ -232,19 +232,19 @@ class Ledger:
         return [self.row(key) for key in sorted({row["key"] for _, row in found})]
 
     def picture(self, uri: str) -> PictureLineage:
-        """The rows that hold a picture file, or a near copy of it, by the hashes that every row has.
+        """The rows that hold a picture file, or a near copy of it; the rows' own hashes are read, no picture is.
 
         Raises ValueError where the file is no picture that ingestion would take.
         """
+        shown = without_credentials(uri)
         with open_file(uri) as file:
             stored = normalise(file.read(), ImageLimits())
         if isinstance(stored, Rejection):
-            raise ValueError(f"{uri} is no picture that can be compared: {stored.reason}, {stored.detail}")
+            raise ValueError(f"{shown} is no picture that can be compared: {stored.reason}, {stored.detail}")
         wanted = OptOuts((OptOut(sha256=stored.source_sha256), OptOut(perceptual_hash=stored.perceptual_hash)))
         found = {key for matches in opted_out(self.ws, self.of("raw_pairs"), wanted) for key in matches}
-        return PictureLineage(
-            uri, stored.source_sha256, stored.perceptual_hash, [self.row(key) for key in sorted(found)]
-        )
+        rows = [self.row(key) for key in sorted(found)]
+        return PictureLineage(shown, stored.source_sha256, stored.perceptual_hash, rows)
 
     def source(self, uri: str) -> PartLineage | RowLineage:
         """What became of source shards (a file's URI, or a folder's), or of the one row at ``URI#member``."""
