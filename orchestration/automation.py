@@ -18,7 +18,7 @@ import dagster as dg
 
 from components.data.lake import digest_of
 from components.pipeline.due import Due, due_captions, due_pairs
-from components.pipeline.ingest import shard_names
+from components.pipeline.ingest import Intake, names_of, shard_names
 from components.pipeline.workspace import UnfitParent
 
 from .jobs import BY_NAME
@@ -60,8 +60,9 @@ def changed_shards(context: dg.SensorEvaluationContext, workspace: WorkspaceReso
     A shard that failed is asked for again when its source changes, or by hand.
     """
     ws = workspace.open()
-    register_shards(context.instance, shard_names(ws))
-    due, unanswered = due_pairs(ws)
+    intake = Intake.of(ws)
+    register_shards(context.instance, names_of(intake.reader))
+    due, unanswered = due_pairs(ws, intake)
     if_none = "every shard is as its source is"
     if unanswered:
         context.log.warning("the source does not answer for %s", unanswered)
@@ -153,7 +154,8 @@ def _asked(
 
 def _request(job: str, due: Sequence[Due], night: str) -> dg.RunRequest:
     shards = [one.shard for one in due]
-    key = "-".join([job, *([night] if night else []), digest_of([[one.shard, one.fingerprint] for one in due])])
+    decided = digest_of([[one.shard, one.fingerprint, one.replaces] for one in due])
+    key = "-".join([job, *([night] if night else []), decided])
     reasons: dict[str, int] = {}
     for one in due:
         reasons[one.reason] = reasons.get(one.reason, 0) + 1

@@ -133,13 +133,13 @@ _OPTIONS = {
 
 def _add_target(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--dataset", default=os.environ.get("ATELIER_DATASET", "scenes"))
+    sub.add_argument("--force", action="store_true", help="make assets again even where nothing has changed")
     _add_recipe(sub)
 
 
 def _add_recipe(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--recipe", default=os.environ.get("ATELIER_RECIPE", "tiny"))
     sub.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="dotted field of the recipe")
-    sub.add_argument("--force", action="store_true", help="make assets again even where nothing has changed")
 
 
 def _on_the_lake(command: LakeCommand, parsed: argparse.Namespace) -> int:

@@ -81,7 +81,7 @@ class Home:
 
     @property
     def scratch(self) -> Path:
-        """Caches and checkpoints that may be deleted at any time."""
+        """Caches and copies that may be deleted at any time."""
         return self.folder / "scratch"
 
     @property

@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from components.terminal import printable
+
 from .launch import log_to_terminal
 
 
@@ -22,12 +24,6 @@ class LakeCommand:
     words: str
     add_arguments: Callable[[argparse.ArgumentParser], None]
     run: Callable[[Any, argparse.Namespace], int]
-
-
-def printable(text: str, width: int = 160) -> str:
-    """Text from outside as a terminal may show it: no control characters, not too long."""
-    safe = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-    return safe if len(safe) <= width else f"{safe[: width - 1]}…"
 
 
 def size(num_bytes: float) -> str:

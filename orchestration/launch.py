@@ -103,14 +103,10 @@ def _reason(failure: object) -> str:
 
 def _shard_range(target: Target, instance: dg.DagsterInstance) -> dict[str, str]:
     from components.data.catalog import load_dataset
-    from components.pipeline.ingest import shard_name
+    from components.pipeline.ingest import names_of, open_reader
     from components.recipes import load_recipe
 
-    recipe = load_recipe(target.recipe, target.overrides)
-    reader = load_dataset(target.dataset).reader(
-        recipe.data.resolution, recipe.data.max_rows_per_shard, recipe.data.max_shards
-    )
-    names = [shard_name(position) for position in range(len(reader.shards()))]
+    names = names_of(open_reader(load_dataset(target.dataset), load_recipe(target.recipe, target.overrides)))
     register_shards(instance, names)
     return range_tags(names)
 

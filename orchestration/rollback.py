@@ -14,8 +14,9 @@ from pydantic import Field
 
 from components.pipeline.rollback import ASSETS, GATED_BY_REPORT, in_use, roll_back
 from components.pipeline.withdrawals import Rollback
+from components.terminal import printable
 
-from .lake_commands import LakeCommand, printable
+from .lake_commands import LakeCommand
 from .resources import WorkspaceResource
 
 RollbackAsset = Enum("RollbackAsset", {name: name for name in ASSETS})

@@ -17,6 +17,7 @@ from components.schemas import RECAPTIONED
 from tests.finished_lake import keep_model
 from tests.workspaces import scenes_workspace
 
+VOCABULARY = "0123456789abcdef.vocabulary.txt"
 NUM_SHARDS, NUM_ROWS = 3, 8
 OVERRIDES = {
     "data.max_shards": str(NUM_SHARDS),
@@ -56,7 +57,8 @@ def train_captioners(ws: Workspace, name: str) -> None:
 
 def promote_captioners(ws: Workspace) -> str:
     """Make the candidates champions as their gate would; the data version of the champions."""
-    named: dict[str, Any] = {"mean_picture": [0.0], "vocabulary": f"{CHAMPIONS}/words"}
+    named: dict[str, Any] = {"mean_picture": [0.0], "vocabulary": f"{CHAMPIONS}/{VOCABULARY}"}
+    ws.lake.write_bytes(named["vocabulary"], b"words")
     for kind in KINDS:
         record = ws.parent(f"{kind}_captioner")
         ws.tracker.set_alias(ws.registered(record), "champion")
@@ -68,7 +70,8 @@ def promote_captioners(ws: Workspace) -> str:
         }
     path, digest = ws.write_manifest(CHAMPIONS, named)
     version = ",".join(f"{kind}/{named[kind]['registry'].rsplit('/', 1)[1]}" for kind in KINDS)
-    ws.keep(CHAMPIONS, digest, {}, Made(version, path), seconds=0.0)
+    inputs = {f"{kind}_captioner": named[kind]["data_version"] for kind in KINDS}
+    ws.keep(CHAMPIONS, digest, inputs, Made(version, path), seconds=0.0)
     return version
 
 

@@ -95,5 +95,7 @@ def promote_untested(ws: Workspace, kind: str, name: str, behaviour: str) -> Non
     plant(ws, kind, name, behaviour)
     record, champions = ws.parent(f"{kind}_captioner"), ws.read_manifest("champion_captioners")[1]
     promoted = {"registry": record.registry, "data_version": record.data_version, "path": record.path}
-    path, digest = ws.write_manifest("champion_captioners", champions | {kind: champions[kind] | promoted})
-    ws.keep("champion_captioners", f"by hand {digest}", {}, Made(digest, path), seconds=0.0)
+    named = champions | {kind: champions[kind] | promoted}
+    path, digest = ws.write_manifest("champion_captioners", named)
+    version = ",".join(f"{each}/{named[each]['registry'].rsplit('/', 1)[1]}" for each in TRUTH)
+    ws.keep("champion_captioners", f"by hand {digest}", {}, Made(version, path), seconds=0.0)

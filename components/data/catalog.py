@@ -194,9 +194,9 @@ class Dataset:
             raise DatasetError(
                 without_credentials(
                     f"{self.file}: {_field_of(self.facts, i)}: {uri} (written as {source.uri}): "
-                    f"{error or type(error).__name__}; check the address and, for remote storage, the credentials"
+                    f"{str(error) or type(error).__name__}; check the address and, for remote storage, the credentials"
                 )
-            ) from error
+            ) from None  # the driver's own words may hold a password
 
     def examples(self, kind: ExampleKind, reader: Reader) -> dict[str, str]:
         """Texts of the small example set by key, all of the train split; empty where the data set has none.

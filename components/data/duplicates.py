@@ -21,7 +21,7 @@ from pydantic import Field
 
 from components.contracts import Frozen
 
-from .images import Rejection
+from .images import COLOUR_CELLS, Rejection
 from .ingest import DuplicateRule, duplicate_of, identity_of
 from .perceptual_hash import FLAT, distances, parse_hash
 
@@ -46,7 +46,7 @@ class Looks:
     pictures: Sequence[str]  # sha256
     identities: Sequence[bytes]
     hashes: np.ndarray  # uint64 (N,)
-    colours: np.ndarray  # uint8 (N, 48)
+    colours: np.ndarray  # uint8 (N, 3 * COLOUR_CELLS**2)
 
     @classmethod
     def of(cls, shards: Iterator[tuple[str, Mapping[str, list]]], rule: DuplicateRule) -> Looks:
@@ -65,7 +65,7 @@ class Looks:
             identities += [identity_of(sha256, caption, rule) for sha256, caption in pairs]
             hashes.append(np.array([parse_hash(text) for text in columns["perceptual_hash"]], dtype=np.uint64))
             colours += columns["colours"]
-        grid = np.frombuffer(b"".join(colours), dtype=np.uint8).reshape(len(keys), -1)
+        grid = np.frombuffer(b"".join(colours), dtype=np.uint8).reshape(len(keys), 3 * COLOUR_CELLS**2)
         return cls(keys, names, pictures, identities, np.concatenate(hashes), grid)
 
 

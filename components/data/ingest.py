@@ -252,7 +252,7 @@ class _Shelf:
         return caption
 
     def _reject(self, row: SourceRow, rejection: Rejection) -> None:
-        self.rejected.add(row.key, without_credentials(row.source), rejection)
+        self.rejected.add(row.key, row.source, rejection)
 
     def _normalise(self) -> None:
         """Have the waiting pictures looked at."""
@@ -328,9 +328,10 @@ class RejectedRows:
         return self._reasons.total()
 
     def add(self, key: str, source: str, rejection: Rejection) -> None:
-        """Set a row aside; texts are cut and escaped such that the table can hold them."""
-        texts = {"key": key[:MAX_KEY_CHARS], "source": source[:MAX_DETAIL_CHARS], "reason": rejection.reason}
-        texts["detail"] = rejection.detail[:MAX_DETAIL_CHARS]
+        """Set a row aside; texts lose their credentials, are cut and escaped such that the table can hold them."""
+        texts = {"source": source, "detail": rejection.detail}
+        texts = {name: without_credentials(text)[:MAX_DETAIL_CHARS] for name, text in texts.items()}
+        texts |= {"key": key[:MAX_KEY_CHARS], "reason": rejection.reason}
         self._rows.append({name: storable(text) for name, text in texts.items()})
         self._reasons[rejection.reason] += 1
         if len(self._rows) == 4096:

@@ -6,6 +6,7 @@ the file lies, and what its rows mean together.
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Iterator
 from typing import TypeVar
@@ -25,7 +26,7 @@ def read_json_lines(
     """
     ending = f"; {hint}" if hint else ""
     try:
-        lines = data.decode("utf-8").splitlines()
+        lines = io.StringIO(data.decode("utf-8-sig"), newline=None)  # JSON may hold what splitlines() takes for an end
     except UnicodeDecodeError as broken:
         raise error(f"{name}: it is not UTF-8 text: {broken}{ending}") from broken
     for number, line in enumerate(lines, 1):

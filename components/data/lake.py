@@ -9,6 +9,9 @@ Layout::
     <asset>/<digest>.json                     a manifest              <asset>/current.json
     models/<asset>/<version>/...              a Hugging Face folder   models/<asset>/{current.json,latest}
     reports/<asset>/<version>/...             a report                reports/<asset>/latest/...
+    rejected/<shard>/<digest>.parquet         rows set aside; image_set in a shard's place: those across shards
+    checkpoints/<asset>-<fingerprint>/...     of a training until its model is registered
+    rollbacks/<asset>/<time>-<random>.json    which champion was taken back, by whom and why
 
 Every record is also kept under its own version (``<version>.record.json``), so that old manifests stay readable. A
 ``current.json`` is written last: what it names is whole. Bytes that are still being written have hidden names
@@ -135,6 +138,19 @@ class Lake(Storage):
         with self.open(path) as file:
             return pq.read_table(file, columns=list(columns) if columns else None)
 
+    def read_known(self, path: str, columns: Sequence[str], filters: Any = None) -> pa.Table:
+        """Some columns of the rows that pass a filter of pyarrow's; null where an older schema's part has no such one.
+
+        The filter's columns must be there.
+        """
+        with self.open(path) as file:
+            present = set(pq.read_schema(file).names)
+            table = pq.read_table(file, columns=[name for name in columns if name in present], filters=filters)
+        for name in columns:
+            if name not in present:
+                table = table.append_column(name, pa.nulls(table.num_rows, pa.string()))
+        return table.select(list(columns))
+
     def columns(self, path: str) -> dict[str, str]:
         """Names and types of a part's columns, from its footer."""
         with self.open(path) as file:
@@ -204,15 +220,21 @@ class Lake(Storage):
     def add_folder(self, place: str, folder: Path) -> str:
         """Copy a local folder to ``<place>/<version>``, where the version is the digest of its files; the version.
 
+        A folder of that name whose files are no longer those is put right.
         On a remote storage files appear one by one: until the record names the version, or :meth:`fetch_folder` has
         found its digest right, it must not be trusted.
         """
         version = folder_digest(folder)
         path = f"{place}/{version}"
         if self.is_local and self.exists(path):
-            os.utime(f"{self.root}/{path}")  # young again, so that gc leaves it to its record
-        else:
-            self.put_folder(path, folder)
+            if folder_digest(Path(self.root) / path) == version:
+                os.utime(f"{self.root}/{path}")  # young again, so that gc leaves it to its record
+                return version
+            self.remove_folder(path)
+        self.put_folder(path, folder)
+        wanted = {f"{path}/{file.relative_to(folder).as_posix()}" for file in files_below(folder)}
+        for foreign in set(self.files(path)) - wanted:  # which would change the digest of the copy
+            self.remove(foreign)
         return version
 
     def fetch_folder(self, path: str, scratch: Path) -> Path:
@@ -235,7 +257,7 @@ class Lake(Storage):
             if folder_digest(partial) != PurePosixPath(path).name:
                 raise LakeError(
                     f"{self.uri(path)} is missing or not whole: its files do not have the digest that is its name; "
-                    "materialize the asset again"
+                    "materialize the asset again with --force (in the launchpad: force of the resource recipe)"
                 )
             try:
                 partial.rename(target)
@@ -260,6 +282,9 @@ class ReadOnlyLake(Lake):
         """Leave the lake as it is."""
 
     def remove(self, path: str) -> None:
+        """Leave the lake as it is."""
+
+    def remove_folder(self, path: str) -> None:
         """Leave the lake as it is."""
 
     def check_writable(self) -> None:

@@ -22,7 +22,7 @@ from components.addresses import without_credentials
 from components.contracts import Frozen
 
 from .json_lines import read_json_lines
-from .perceptual_hash import distances, parse_hash
+from .perceptual_hash import FLAT, distances, parse_hash
 from .storage import open_file
 
 FORM = 'write for example {"key": "..."}'
@@ -81,7 +81,8 @@ class OptOuts:
     def matches(self, rows: pa.Table) -> dict[str, OptOut]:
         """The entry that names each opted-out row, by key, in the rows' order.
 
-        ``rows`` holds ``key``, ``sha256``, ``source_sha256`` and ``perceptual_hash``, as raw_pairs does.
+        ``rows`` holds ``key``, ``sha256``, ``source_sha256`` and ``perceptual_hash``, as raw_pairs does; a row
+        without a hash (null, from before there were any) is near to nothing.
         """
         by_key = {entry.key: entry for entry in self.entries if entry.key}
         by_digest = {entry.sha256: entry for entry in self.entries if entry.sha256}
@@ -97,7 +98,8 @@ class OptOuts:
     def _near(self, written: pa.ChunkedArray) -> dict[int, OptOut]:
         near: dict[int, OptOut] = {}
         wanted = [entry for entry in self.entries if entry.perceptual_hash]
-        hashes = np.array([parse_hash(text) for text in written.to_pylist()] if wanted else [], dtype=np.uint64)
+        texts = written.to_pylist() if wanted else []
+        hashes = np.array([parse_hash(text) if text else FLAT for text in texts], dtype=np.uint64)
         for entry in wanted:
             if entry.perceptual_hash:
                 is_near = distances(hashes, parse_hash(entry.perceptual_hash)) <= entry.max_distance
@@ -118,5 +120,5 @@ def _entries(uri: str) -> Sequence[OptOut]:
         raise OptOutError(
             f"the opt-out list {without_credentials(uri)} cannot be read ({type(error).__name__}); nothing is trained "
             "without it: mend the address (opt_out in dataset.yaml, or ATELIER_OPT_OUT)"
-        ) from error
-    return [entry for _, entry in read_json_lines(uri, data, OptOut, OptOutError, FORM)]
+        ) from None  # the driver's own words may hold a password
+    return [entry for _, entry in read_json_lines(without_credentials(uri), data, OptOut, OptOutError, FORM)]

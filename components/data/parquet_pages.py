@@ -128,10 +128,21 @@ class _Compact:
         if kind in (_LIST, _SET):
             head = self._byte()
             length = self._varint() if head >> 4 == 15 else head >> 4
-            return [self._value(head & 0xF, depth + 1) for _ in range(min(length, len(self.data)))]
+            self._skip_list(head & 0xF, length, depth + 1)
+            return None
         if kind == _MAP:
             raise IndexError("a page header holds no map")
         return self._zigzag()
+
+    def _skip_list(self, kind: int, length: int, depth: int) -> None:
+        """Go past a list's elements, of which each takes a byte at least: no field that is read is a list."""
+        if depth > _MAX_DEPTH:
+            raise IndexError("nested too deep")
+        if kind in (_TRUE, _FALSE):  # in a list they are bytes of their own, in a struct part of the field's head
+            self._skip(length)
+            return
+        for _ in range(length):
+            self._value(kind, depth)
 
     def _byte(self) -> int:
         value = self.data[self.position]

@@ -38,7 +38,7 @@ class ParquetReader(TableReader):
             try:
                 num_rows = _rows_per_batch(file, parquet.metadata, wanted)
             except BadPages as error:
-                raise UnreadableShard(uri, str(error)) from error
+                raise UnreadableShard(uri, str(error)) from None
             position = 0
             for batch in parquet.iter_batches(num_rows, columns=wanted, use_threads=False):
                 yield from layout.rows(batch, shard, position, with_images=with_images)

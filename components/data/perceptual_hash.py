@@ -11,8 +11,6 @@ pictures with little structure (icons on white, drawings of one shape) lie close
 picture of one flat colour has no structure to hash: its hash is ``FLAT``, which is near to no other picture.
 """
 
-import io
-
 import numpy as np
 from PIL import Image
 from scipy.fft import dctn
@@ -31,12 +29,6 @@ def perceptual_hash(image: Image.Image) -> int:
         return FLAT
     bits = (spectrum > np.median(spectrum)).ravel()
     return int.from_bytes(np.packbits(bits).tobytes())
-
-
-def perceptual_hash_of(data: bytes) -> int:
-    """The hash of a picture as the lake stores it (RGB PNG or JPEG)."""
-    with Image.open(io.BytesIO(data)) as image:
-        return perceptual_hash(image)
 
 
 def distances(hashes: np.ndarray, other: int) -> np.ndarray:

@@ -38,9 +38,8 @@ class UnreadableShard(RuntimeError):
     """A whole shard cannot be trusted: ``uri`` names it and ``cause`` says why. Nothing of it may be kept."""
 
     def __init__(self, uri: str, cause: str) -> None:
-        super().__init__(uri, cause)
-        self.uri = without_credentials(uri)
-        self.cause = without_credentials(cause)
+        self.uri, self.cause = without_credentials(uri), without_credentials(cause)
+        super().__init__(self.uri, self.cause)
 
     def __str__(self) -> str:
         return f"{self.uri} cannot be read: {self.cause}. Mend or remove it, then materialize its partition again."
@@ -76,8 +75,8 @@ def resolve_places(uri: str) -> list[str]:
 
 def state_of(uri: str) -> str:
     """What tells that a file has changed: its size and modification time or etag."""
-    filesystem, path = open_storage(uri)
     with named_failures(uri, "read"):
+        filesystem, path = open_storage(uri)
         filesystem.invalidate_cache()
         return digest_of([uri, str(filesystem.ukey(path))])
 
@@ -95,7 +94,7 @@ def open_shard(uri: str) -> Iterator[IO[bytes]]:
     except UnreadableShard:
         raise
     except Exception as error:  # storage drivers and decoders raise many things; each means that the shard is lost
-        raise UnreadableShard(uri, f"{type(error).__name__}: {error}") from error
+        raise UnreadableShard(uri, f"{type(error).__name__}: {error}") from None  # its own words may hold a password
 
 
 @contextmanager

@@ -25,7 +25,7 @@ from typing import IO, Any
 from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
-from components.addresses import without_credentials
+from components.addresses import has_credentials, without_credentials
 
 PARTIAL = ".partial"  # the end of a hidden file or folder's name while it is being written
 PART_BYTES = 16 * 2**20  # of an upload to S3; files of two parts and more are sent in parts, and appear with the last
@@ -70,9 +70,10 @@ def is_local(fs: Any) -> bool:
 @contextmanager
 def open_file(uri: str) -> Iterator[IO[bytes]]:
     """A file's bytes, seekable; :class:`StorageError` naming it where that or anything in the block fails."""
-    fs, path = open_storage(uri)
-    with named_failures(uri, "read"), fs.open(path, "rb") as file:
-        yield file
+    with named_failures(uri, "read"):
+        fs, path = open_storage(uri)
+        with fs.open(path, "rb") as file:
+            yield file
 
 
 @contextmanager
@@ -90,9 +91,12 @@ def named_failures(uri: str, what: str, kinds: type[Exception] = Exception) -> I
         if not isinstance(error, kinds) and not is_full(error):
             raise
         if what == "read" and isinstance(error, FileNotFoundError):
-            raise
+            if not has_credentials(str(error)):
+                raise
+            raise FileNotFoundError(without_credentials(str(error))) from None
         cause = ": ".join(filter(None, [type(error).__name__, str(error).rstrip(".")]))
-        raise StorageError(without_credentials(f"{uri} cannot be {what}: {cause}. {_remedy(uri, error)}")) from error
+        said = without_credentials(f"{uri} cannot be {what}: {cause}. {_remedy(uri, error)}")
+        raise StorageError(said) from None  # the driver's own words may hold a password
 
 
 def is_full(error: BaseException | None) -> bool:

@@ -54,12 +54,12 @@ class Unpacked:
         """The next piece of content, empty at the end."""
         while True:
             if self._decompressor.eof:  # archives may consist of several compressed streams
-                self._packed = (self._decompressor.unused_data or self._packed).lstrip(b"\0") or self._next_chunk()
-                if not self._packed.strip(b"\0"):
+                self._packed = self._after_stream()
+                if not self._packed:
                     return b""
                 assert self._new is not None
                 self._decompressor = self._new()
-            elif not self._packed:
+            elif not self._packed and getattr(self._decompressor, "needs_input", True):
                 self._packed = self._next_chunk()
             packed, self._packed = self._packed, b""
             unpacked = self._decompressor.decompress(packed, _CHUNK)
@@ -72,9 +72,14 @@ class Unpacked:
             if unpacked:
                 return unpacked
 
+    def _after_stream(self) -> bytes:
+        """What follows a stream that has ended, without the padding; empty at the end of the file."""
+        rest = self._decompressor.unused_data.lstrip(b"\0")
+        while not rest and (chunk := self._next_chunk()):
+            rest = chunk.lstrip(b"\0")
+        return rest
+
     def _next_chunk(self) -> bytes:
-        if not getattr(self._decompressor, "needs_input", True):
-            return b""
         chunk = self._file.read(_CHUNK)
         self._num_read += len(chunk)
         return chunk

@@ -117,7 +117,7 @@ class _Study:
         examples = facts.examples.model_copy(update={kind: asked})
         dataset = dataclasses.replace(self.ws.dataset, facts=facts.model_copy(update={"examples": examples}))
         position = {key: number for number, key in enumerate(self.train.keys)}
-        texts = dataset.examples(kind, open_reader(self.ws)).items()  # type: ignore[arg-type]
+        texts = dataset.examples(kind, open_reader(self.ws.dataset, self.ws.recipe)).items()  # type: ignore[arg-type]
         found = [(position[key], text) for key, text in texts if key in position]
         if len(found) < wanted:
             raise UnfitParent(

@@ -21,11 +21,15 @@ from components.data.ingest import IngestConfig, ingest_shard
 from components.data.picture_process import PictureProcess
 from components.data.sources import UnreadableShard
 from components.recipes.recipe import Recipe
+from components.terminal import printable
+
+from .ingest import open_reader, shard_name
 
 MAX_SHARDS = 8  # that are looked into, spread over all
 MAX_SECONDS = 120.0  # for all of them
 NUM_EXAMPLES = 3  # of each reason
-MAX_SHOWN_CHARS = 100
+MAX_SHOWN_CHARS = 100  # of an example or a caption
+MAX_FAILURE_CHARS = 400
 REMEDIES: Mapping[str, str] = {
     "no_image": "the reader found no picture: check source.columns.image, or source.images where a table names files",
     "bad_caption": "captions are not UTF-8: convert the source, for example with iconv",
@@ -77,13 +81,13 @@ class SampleReport:
         yield f"  kept {self.kept}, rejected {self.reasons.total()}"
         for reason, count in self.reasons.most_common():
             yield f"  {reason}: {count} ({count / self.read:.1%})"
-            yield from (f"    {_shown(example)}" for example in self.examples[reason])
+            yield from (f"    {printable(example, MAX_SHOWN_CHARS)}" for example in self.examples[reason])
             if reason in REMEDIES:
                 yield f"    -> {REMEDIES[reason]}"
-        yield from (f"  lost: {_shown(failure, 400)}" for failure in self.failures)
+        yield from (f"  lost: {printable(failure, MAX_FAILURE_CHARS)}" for failure in self.failures)
         if self.kept:
             yield f"  captions: {_spread(self.caption_chars)} characters, {self.caption_chars.count(0)} empty"
-            yield from (f"    {_shown(caption)}" for caption in self.captions)
+            yield from (f"    {printable(caption, MAX_SHOWN_CHARS)}" for caption in self.captions)
             yield f"  pictures: {_spread([min(size) for size in self.sides])} px on the shorter side, " + (
                 f"{_spread([max(size) for size in self.sides])} px on the longer one, as stored"
             )
@@ -108,20 +112,19 @@ def check_dataset(dataset: Dataset, recipe: Recipe, num_rows: int = 200) -> Samp
     Raises :class:`components.data.dataset_file.DatasetError` where the source cannot be found.
     """
     started = time.monotonic()
-    data = recipe.data
-    reader = dataset.reader(data.resolution, data.max_rows_per_shard, data.max_shards)
+    reader = open_reader(dataset, recipe)
     num_shards = len(reader.shards())
     count = min(MAX_SHARDS, num_shards, num_rows)
     chosen = sorted({i * num_shards // count for i in range(count)})
     report = SampleReport(dataset.name, num_shards)
     sample = _Sample(reader, -(-num_rows // len(chosen)))
-    config = data.ingest.model_copy(update={"max_shard_seconds": MAX_SECONDS / len(chosen)})
+    config = recipe.data.ingest.model_copy(update={"max_shard_seconds": MAX_SECONDS / len(chosen)})
     looked: list[tuple[str, dict[str, list[Any]]]] = []
     with PictureProcess(config, min(config.max_picture_seconds, config.max_shard_seconds)) as pictures:
         for shard in chosen:
             report.num_looked_into += 1
             try:
-                looked.append((f"{shard:05d}", _look(report, sample, shard, config, pictures)))
+                looked.append((shard_name(shard), _look(report, sample, shard, config, pictures)))
             except UnreadableShard as error:
                 report.failures.append(str(error))
     _find_copies(report, looked, dataset, recipe)
@@ -189,8 +192,3 @@ def _reject(report: SampleReport, reason: str, example: str) -> None:
 
 def _spread(values: Sequence[int]) -> str:
     return f"{min(values)} to {max(values)} (half of them up to {median(values):g})"
-
-
-def _shown(text: str, max_chars: int = MAX_SHOWN_CHARS) -> str:
-    plain = "".join(character if character.isprintable() else "\ufffd" for character in text)
-    return plain if len(plain) <= max_chars else plain[: max_chars - 3] + "..."

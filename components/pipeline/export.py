@@ -10,7 +10,9 @@ Layouts, one file or folder for each shard of the data set:
 
 ``caption`` is the chosen caption, the others stand beside it. ``<name>`` is the key with what file systems and
 webdataset cannot have in a name written as %XX; the key itself stands in the metadata. The same lake gives the same
-bytes. ``export.json`` is written last: where it is, the export is whole. A run that was ended goes on where it stood.
+bytes. ``export.json`` is written last and removed before anything else is touched: where it is, the export is whole. A
+run that was ended goes on where it stood. A later run writes shards anew whose rows have changed, and removes those
+that the data set has no more.
 """
 
 from __future__ import annotations
@@ -40,12 +42,13 @@ from .workspace import UnfitParent, Workspace
 
 log = logging.getLogger(__name__)
 FORM = 1  # raised when the same rows would be written differently
-DONE, STATE = "export.json", ".export"
+DONE, STATE, PLAN = "export.json", ".export", ".export/plan.json"
 MAX_NAME = 180  # bytes of a name; file systems take 255, with an ending and a hidden name's addition
 BATCH_ROWS = 256
 
 Format = Literal["webdataset", "parquet", "files"]
 CaptionKind = Literal["caption", "ssc", "dsc"]
+ENDINGS: Mapping[Format, str] = {"webdataset": ".tar", "parquet": ".parquet", "files": ""}
 Row = Mapping[str, Any]
 
 FIELDS = pa.schema(
@@ -104,7 +107,7 @@ def default_caption(ws: Workspace) -> CaptionKind:
 
 
 def export(ws: Workspace, target: str, plan: ExportPlan) -> list[ShardExport]:
-    """Write what ``plan`` says below a path or URI; shards that an earlier run has written are kept.
+    """Write what ``plan`` says below a path or URI; shards that an earlier run has written of the same rows are kept.
 
     Raises :class:`ExportError` where another export lies there, :class:`UnfitParent` where an asset is missing, and
     :class:`components.data.storage.StorageError` naming the file that cannot be written.
@@ -117,6 +120,9 @@ def export(ws: Workspace, target: str, plan: ExportPlan) -> list[ShardExport]:
     storage = Storage(target)
     _claim(storage, ws, plan)
     shards = [_Shard(ws, plan, entry, frozenset(images["opted_out"])) for entry in chosen]
+    storage.remove(DONE)
+    for gone in sorted(_noted(storage) - {shard.name for shard in shards}):
+        _remove(storage, plan.format, gone)
     done = [shard.write(storage) for shard in tracked(shards, log, "export", len(shards), "shards")]
     written = [{**asdict(one), "is_reused": False} for one in done]
     content = {"dataset": ws.dataset.name, "image_set": image_set.data_version, "shards": written}
@@ -131,15 +137,31 @@ def _settings(ws: Workspace, plan: ExportPlan) -> dict[str, Any]:
 def _claim(storage: Storage, ws: Workspace, plan: ExportPlan) -> None:
     """Note what is exported here; refuse a place that holds something else."""
     settings = json.loads(_json({"dataset": ws.dataset.name, **_settings(ws, plan)}))
-    found = storage.read_many([f"{STATE}/plan.json"])
+    found = storage.read_many([PLAN])
     if not found:
         if storage.files():
             raise ExportError(f"{storage.uri()} is not empty and holds no export; name an empty or a new folder")
-        storage.write_bytes(f"{STATE}/plan.json", _json(settings))
-    elif json.loads(found[f"{STATE}/plan.json"]) != settings:
+        storage.write_bytes(PLAN, _json(settings))
+    elif json.loads(found[PLAN]) != settings:
         raise ExportError(
             f"{storage.uri()} holds an export of other rows or of another form; name another folder, or remove it first"
         )
+
+
+def _note_of(shard: str) -> str:
+    """Where it stands what has been written of a shard."""
+    return f"{STATE}/{shard}.json"
+
+
+def _noted(storage: Storage) -> set[str]:
+    """The shards that earlier runs have written."""
+    return {Path(path).stem for path in storage.files(STATE) if path.endswith(".json") and path != PLAN}
+
+
+def _remove(storage: Storage, form: Format, shard: str) -> None:
+    """Remove what there is of a shard; its note goes first, for it vouches for the rest."""
+    storage.remove(_note_of(shard))
+    (storage.remove_folder if form == "files" else storage.remove)(f"{shard}{ENDINGS[form]}")
 
 
 class _Shard:
@@ -168,11 +190,11 @@ class _Shard:
 
     def write(self, storage: Storage) -> ShardExport:
         """Write the shard, or find it written."""
-        ending = {"webdataset": ".tar", "parquet": ".parquet", "files": ""}[self.plan.format]
-        path, note = f"{self.name}{ending}", f"{STATE}/{self.name}.json"
+        path, note = f"{self.name}{ENDINGS[self.plan.format]}", _note_of(self.name)
         earlier = {name: json.loads(data) for name, data in storage.read_many([note]).items()}.get(note)
         if earlier and earlier.pop("fingerprint") == self.fingerprint and storage.exists(path):
             return ShardExport(**{**earlier, "is_reused": True})
+        _remove(storage, self.plan.format, self.name)
         left_out: Counter[str] = Counter()
         write = {"webdataset": self._write_tar, "parquet": self._write_parquet, "files": self._write_files}
         num_rows = write[self.plan.format](storage, path, self._rows(left_out))

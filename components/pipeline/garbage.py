@@ -4,8 +4,9 @@ What belongs here: deciding what is referenced, and removing the rest. What does
 
 Everything that any record names is kept: its part, model folder or manifest, what stands beside it, and the records
 themselves, so that lineage stays whole; so is the ledger of rollbacks. What is left over are parts of writers that were
-killed, folders that were never recorded, and files that were not finished. With ``superseded`` the records themselves
-count only where they are current, where a registered model version rests on them, or where such a record does.
+killed, folders that were never recorded, files that were not finished, and checkpoints of trainings that did not go on.
+With ``superseded`` the records themselves count only where they are current, where a registered model version rests on
+them, or where such a record does.
 
 Nothing younger than the age guard is touched: a running writer puts its parts down before the record that names them,
 and makes those that it finds young again. Files whose names the lake does not make are left alone and counted.
@@ -25,6 +26,7 @@ from components.data.lake import CURRENT, LATEST, PROBE, RECORD, Lake, Record
 from components.data.storage import PARTIAL, FileInfo
 
 from .ancestry import ancestry
+from .champions import ASSET as CHAMPIONS
 from .study import ASSET as STUDY
 from .versions import CODE_VERSIONS
 from .withdrawals import PLACE as ROLLBACKS
@@ -32,11 +34,14 @@ from .workspace import Workspace, kind_of
 
 MIN_AGE_HOURS = 24.0
 UNKNOWN = "unknown"
-_FOLDER = re.compile(rf"(.*?/(?:[0-9a-f]{{16}}|\.[^/]*{re.escape(PARTIAL)}))/.+")
+_HIDDEN = rf"\.[^/]+\.[0-9a-f]{{12}}{re.escape(PARTIAL)}"  # see partial_path
+_UNFINISHED = re.compile(rf"(?:.*/)?{_HIDDEN}(?:/.*)?")
+_TRAINING = re.compile(r"(checkpoints/[\w-]+-[0-9a-f]{16})/.+")
+_FOLDER = re.compile(rf"(.*?/(?:[0-9a-f]{{16}}|{_HIDDEN}))/.+")
 _PLACES = "|".join(["rejected", *(re.escape(Lake.place(asset, kind_of(asset))) for asset in CODE_VERSIONS)])
 _NAMES = "|".join(
     (
-        r"[0-9a-f]{16}(?:\.parquet|\.json|\.[\w-]+\.png|\.drawn\.npz|/.+)",
+        r"[0-9a-f]{16}(?:\.parquet|\.json|\.[\w-]+\.png|\.drawn\.npz|\.vocabulary\.txt|/.+)",
         rf".+{re.escape(RECORD)}",
         r"ssc/\d+,dsc/\d+\.[\w-]+\.png",  # beside the champions' records
     )
@@ -106,8 +111,8 @@ def remove(lake: Lake, garbage: Garbage) -> Iterator[Leftover]:
 
 
 def _unit_of(path: str) -> str:
-    """What a file goes with: a version's folder and a half-written one as a whole, any other file alone."""
-    folder = _FOLDER.match(path)
+    """What a file goes with: a folder of a version, of checkpoints or half written as a whole, any other file alone."""
+    folder = _TRAINING.match(path) or _FOLDER.match(path)
     return folder[1] if folder else path
 
 
@@ -139,6 +144,8 @@ class _Named:
             self.files.add(record.path)
             if record.kind in ("model", "report"):
                 self.folders.add(record.path)
+            if record.asset == CHAMPIONS:
+                self.files.add(self.lake.read_json(record.path)["vocabulary"])
             if record.asset == STUDY:
                 self.files.add(f"{record.path}.drawn.npz")
         if record.kind == "report":
@@ -147,8 +154,10 @@ class _Named:
     def why_not(self, path: str) -> str | None:
         """None for what is named, else what it is."""
         name = path.rpartition("/")[2]
-        if PARTIAL in path or name.startswith(PROBE):
+        if _UNFINISHED.fullmatch(path) or name.startswith(PROBE):
             return "not finished"
+        if _TRAINING.fullmatch(path):
+            return "of a training that did not go on"
         parts = path.split("/")
         if parts[0] == ROLLBACKS:
             return None

@@ -20,6 +20,7 @@ from PIL import Image
 from components import schemas
 from components.addresses import without_credentials
 from components.contracts import Reader, Resources
+from components.data.catalog import Dataset
 from components.data.duplicates import Looks, copies, held_out_copies
 from components.data.images import Rejection
 from components.data.ingest import IngestResult, RejectedRows, ingest_shard
@@ -32,6 +33,7 @@ from components.data.sources import UnreadableShard
 from components.data.storage import StorageError
 from components.execution.memory import forget_peak_memory
 from components.execution.usage import Meter, metered
+from components.recipes.recipe import Recipe
 
 from .backfill import RangeEstimate, estimate_of, rows_expected
 from .lineage import Ledger
@@ -47,10 +49,10 @@ log = logging.getLogger(__name__)
 SAMPLE_SIDE = 128  # of the pictures shown with a shard, in pixels
 
 
-def open_reader(ws: Workspace) -> Reader:
+def open_reader(dataset: Dataset, recipe: Recipe) -> Reader:
     """The data set's reader, with the recipe's limits on how much is taken."""
-    data = ws.recipe.data
-    return ws.dataset.reader(data.resolution, data.max_rows_per_shard, data.max_shards)
+    data = recipe.data
+    return dataset.reader(data.resolution, data.max_rows_per_shard, data.max_shards)
 
 
 def shard_name(position: int) -> str:
@@ -58,9 +60,14 @@ def shard_name(position: int) -> str:
     return f"{position:05d}"
 
 
+def names_of(reader: Reader) -> list[str]:
+    """Partition keys of all shards of a source, in order."""
+    return [shard_name(position) for position in range(len(reader.shards()))]
+
+
 def shard_names(ws: Workspace) -> list[str]:
-    """Partition keys of all shards of the source, in order."""
-    return [shard_name(position) for position in range(len(open_reader(ws).shards()))]
+    """Partition keys of all shards of the workspace's source, in order."""
+    return names_of(open_reader(ws.dataset, ws.recipe))
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +85,7 @@ class Intake:
             "source": ws.dataset.source_settings(),
             "data": ws.recipe.data.model_dump(mode="json", include={"resolution", "max_rows_per_shard", "ingest"}),
         }
-        return cls(open_reader(ws), settings, filter_versions(ws.recipe.data.ingest))
+        return cls(open_reader(ws.dataset, ws.recipe), settings, filter_versions(ws.recipe.data.ingest))
 
     def inputs(self, shard: str) -> dict[str, str]:
         """A shard's inputs, told without reading it.
@@ -111,11 +118,11 @@ def ingest(ws: Workspace, shards: Sequence[str]) -> Iterator[ShardResult]:
     started = time.perf_counter()
     for one, answer in zip(waiting, results, strict=True):
         usage, result = meter.lap().with_workers([answer.usage]), answer.result
+        seconds, started = time.perf_counter() - started, time.perf_counter()
         if isinstance(result, Caught):
             yield ShardResult(one.shard, failure=f"raw_pairs[{one.shard}] from {one.uri}: {result.message}")
             continue
         result["metadata"] |= pictures_per_second(result["metadata"]["read"], answer.seconds)
-        seconds, started = time.perf_counter() - started, time.perf_counter()
         made = Made(**result)
         outcome = ws.keep("raw_pairs", one.fingerprint, one.inputs, made, seconds=seconds, usage=usage, shard=one.shard)
         yield ShardResult(one.shard, outcome)
@@ -160,7 +167,7 @@ def _plan(ws: Workspace, shards: Sequence[str]) -> Iterator[ShardResult | _Waiti
 
 def _ingest_worker(spec: Mapping[str, Any]) -> Callable[[tuple[str, str]], dict[str, Any]]:
     ws = open_workspace(spec)
-    reader, config = open_reader(ws), ws.recipe.data.ingest
+    reader, config = open_reader(ws.dataset, ws.recipe), ws.recipe.data.ingest
     pictures = PictureProcess(config, config.max_picture_seconds)
     filters = load_filters(config, ws.recipe.data.fit)
     ws.scratch.mkdir(parents=True, exist_ok=True)
@@ -251,7 +258,7 @@ def build_image_set(ws: Workspace) -> Outcome:
         seen_by = Ledger(ws).seen_by(matches) if left_out else []
         known = set(keys) - left_out
         evaluation = sum(map(ws.dataset.is_held_out, known))
-        reader = open_reader(ws)
+        reader = open_reader(ws.dataset, ws.recipe)
         examples = {
             kind: {key: text for key, text in ws.dataset.examples(kind, reader).items() if key in known}
             for kind in ("ssc", "dsc")

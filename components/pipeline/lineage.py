@@ -24,7 +24,6 @@ from components.addresses import without_credentials
 from components.data.images import ImageLimits, Rejection, normalise
 from components.data.lake import CURRENT, RECORD, Kind, LakeError, Record
 from components.data.opt_outs import OptOut, OptOuts
-from components.data.perceptual_hash import hash_text, perceptual_hash_of
 from components.data.storage import open_file
 
 from .ancestry import MANIFESTS, ancestry, captioners_of, sources_of
@@ -233,18 +232,19 @@ class Ledger:
         return [self.row(key) for key in sorted({row["key"] for _, row in found})]
 
     def picture(self, uri: str) -> PictureLineage:
-        """The rows that hold a picture file, or a near copy of it; all pictures are hashed the first time.
+        """The rows that hold a picture file, or a near copy of it; the rows' own hashes are read, no picture is.
 
         Raises ValueError where the file is no picture that ingestion would take.
         """
+        shown = without_credentials(uri)
         with open_file(uri) as file:
             stored = normalise(file.read(), ImageLimits())
         if isinstance(stored, Rejection):
-            raise ValueError(f"{uri} is no picture that can be compared: {stored.reason}, {stored.detail}")
-        of_picture = hash_text(perceptual_hash_of(stored.data))
-        wanted = OptOuts((OptOut(sha256=stored.source_sha256), OptOut(perceptual_hash=of_picture)))
+            raise ValueError(f"{shown} is no picture that can be compared: {stored.reason}, {stored.detail}")
+        wanted = OptOuts((OptOut(sha256=stored.source_sha256), OptOut(perceptual_hash=stored.perceptual_hash)))
         found = {key for matches in opted_out(self.ws, self.of("raw_pairs"), wanted) for key in matches}
-        return PictureLineage(uri, stored.source_sha256, of_picture, [self.row(key) for key in sorted(found)])
+        rows = [self.row(key) for key in sorted(found)]
+        return PictureLineage(shown, stored.source_sha256, stored.perceptual_hash, rows)
 
     def source(self, uri: str) -> PartLineage | RowLineage:
         """What became of source shards (a file's URI, or a folder's), or of the one row at ``URI#member``."""
@@ -314,7 +314,7 @@ class Ledger:
     def _rows(self, filters: Any) -> Iterator[tuple[Record, dict[str, Any]]]:
         """Rows of all versions of raw_pairs that pass a filter of pyarrow's, with the record of their part."""
         for part in self.of("raw_pairs"):
-            for row in self._read(part.path, filters, ROW_COLUMNS):
+            for row in self.lake.read_known(part.path, ROW_COLUMNS, filters).to_pylist():
                 yield part, row
 
     def _read(self, path: str, filters: Any, columns: list[str] | None = None) -> list[dict[str, Any]]:

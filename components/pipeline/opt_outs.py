@@ -24,4 +24,4 @@ def opted_out(ws: Workspace, parts: Sequence[Record], opt_outs: OptOuts) -> list
     if not opt_outs.entries:
         return [{} for _ in parts]
     columns = ["key", "sha256", "source_sha256", "perceptual_hash"]
-    return [opt_outs.matches(ws.lake.read_table(part.path, columns)) for part in parts]
+    return [opt_outs.matches(ws.lake.read_known(part.path, columns)) for part in parts]

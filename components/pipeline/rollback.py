@@ -39,8 +39,8 @@ def roll_back(ws: Workspace, asset: str, to: str | None = None, *, by: str, why:
     """Put the champion before this one (or the version that ``to`` names) in use again; what was done.
 
     ``to``: a registry version (``3`` or ``name/3``) or a data version of the lake, also of a version that never was
-    champion. Repeating a rollback that broke off completes it. Raises :class:`NothingToReturnTo`, UnfitParent where
-    there is no champion at all, ValueError for an asset that has none.
+    champion. Repeating a rollback that broke off completes it (the ledger then has it twice). Raises
+    :class:`NothingToReturnTo`, UnfitParent where there is no champion at all, ValueError for an asset that has none.
     """
     if asset in CAPTIONERS:
         raise ValueError(f"{asset} and its twin become champions together: roll back {CHAMPIONS}")
@@ -67,13 +67,13 @@ def roll_back(ws: Workspace, asset: str, to: str | None = None, *, by: str, why:
         why=why,
     )
     note(ws.lake, done)  # first: a gate that runs meanwhile must know
-    if asset not in GATED_BY_REPORT:
-        ws.lake.set_current(target)
-    for name, model in back.items():
+    for name in changed:
+        ws.tracker.set_tags(left[name].registered, {"withdrawn": str(done)})
+        ws.tracker.set_tags(back[name].registered, {"reinstated": f"{done.from_version} was {done}"})
+    for model in back.values():
         ws.tracker.set_alias(model.registered, "champion")
-        if name in changed:
-            ws.tracker.set_tags(left[name].registered, {"withdrawn": str(done)})
-            ws.tracker.set_tags(model.registered, {"reinstated": f"{done.from_version} was {done}"})
+    if asset not in GATED_BY_REPORT:
+        ws.lake.set_current(target)  # last, as the alias above: what names the version in use moves when all else has
     return done
 
 

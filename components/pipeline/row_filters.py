@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from components.data.images import Rejection
 from components.data.ingest import ClassifierFilter, ClipFilter, IngestConfig, RowFilter
 from components.data.lake import folder_digest
 from components.data.pixels import Fit, decode_pixels
+from components.data.storage import files_below
 
 from .progress import silence_libraries
 
@@ -40,7 +42,19 @@ def load_filters(config: IngestConfig, fit: Fit) -> list[RowFilter]:
 def filter_versions(config: IngestConfig) -> Mapping[str, str]:
     """Digests of the filters' folders, so that other weights at the same place make rows new; hub ids have none."""
     models = [one.model for one in (config.clip_filter, *config.classifier_filters) if one is not None]
-    return {f"filter {model}": folder_digest(Path(model)) for model in models if Path(model).is_dir()}
+    folders = {f"filter {model}": Path(model) for model in models}
+    return {name: _digest_of(folder, _state_of(folder)) for name, folder in folders.items() if folder.is_dir()}
+
+
+def _state_of(folder: Path) -> tuple[tuple[str, int, int, int], ...]:
+    """What changes when a file below a folder does, told without reading any."""
+    files = [(str(path), path.stat()) for path in files_below(folder)]
+    return tuple((path, state.st_size, state.st_mtime_ns, state.st_ctime_ns) for path, state in files)
+
+
+@lru_cache(maxsize=32)  # sensors ask every few minutes, and weights may be gigabytes
+def _digest_of(folder: Path, state: tuple[tuple[str, int, int, int], ...]) -> str:
+    return folder_digest(folder)
 
 
 @dataclass(frozen=True, slots=True)

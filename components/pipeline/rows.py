@@ -113,7 +113,7 @@ def _kept(manifest: Mapping[str, Any]) -> np.ndarray:
     pieces = [np.zeros(0, dtype=bool)]
     for entry in manifest["shards"]:
         piece = np.ones(entry["rows"], dtype=bool)
-        piece[entry["set_aside"]] = False
+        piece[entry.get("set_aside", [])] = False
         pieces.append(piece)
     return np.concatenate(pieces)
 

@@ -151,6 +151,7 @@ def _make(ws: Workspace, stage: ShardStage, waiting: Sequence[Waiting]) -> Itera
         assert part.shard is not None
         failures = [table.message for table in tables if isinstance(table, Caught)]
         if failures:
+            meter.lap()  # what a failed shard took is not the next one's
             yield ShardResult(part.shard, failure=f"{stage.asset}[{part.shard}]: {failures[0]}")
             continue
         made = stage.assemble(part, tables)

@@ -118,7 +118,9 @@ def _first_shard(ws: Workspace, asset: str) -> Comparison:
     if asset == "raw_pairs":
         config = ws.recipe.data.ingest
         filters = load_filters(config, ws.recipe.data.fit)
-        result = ingest_shard(open_reader(ws), int(shard), config, ws.dataset.license, filters=filters)
+        result = ingest_shard(
+            open_reader(ws.dataset, ws.recipe), int(shard), config, ws.dataset.license, filters=filters
+        )
         with spooled_part(result.row_groups(), schemas.RAW_PAIRS) as (_, found):
             pass
         return Comparison(f"{asset}[{shard}]", "all rows", record.data_version, found)

@@ -162,9 +162,11 @@ class MlflowTracker:
             client.set_terminated(run.run_id, status="FAILED" if failed else "FINISHED")
 
     def log_metrics(self, run_id: str, metrics: Mapping[str, float]) -> None:
-        """Log figures with a run that may have ended."""
+        """Log figures with a run that may have ended; a server that is away is waited for, within limits."""
         _, experiment_id = self._connect()
-        self._run(run_id, experiment_id).log_metrics(metrics)
+        run = self._run(run_id, experiment_id)
+        run.log_metrics(metrics)
+        run.flush()  # nobody else will
 
     def register(
         self, name: str, folder_uri: str, *, run: TrackedRun | None, tags: Mapping[str, str], parents: Sequence[str]

@@ -11,13 +11,14 @@ from typing import Any
 import dagster as dg
 import pytest
 
+from components.data.catalog import Dataset
 from components.pipeline.ingest import shard_names
 from components.pipeline.rollback import roll_back
 from orchestration.automation import NIGHTLY, automation_of
 from orchestration.checks import CHECKS
 from orchestration.definitions import build_definitions
 from orchestration.partitions import ranges_of, register_shards
-from tests.captioned_lake import captioned_lake, environment_of, open_scenes, read_shards
+from tests.captioned_lake import captioned_lake, environment_of, open_scenes, read_shards, write_captions
 
 RANGE = ("dagster/asset_partition_range_start", "dagster/asset_partition_range_end")
 
@@ -97,6 +98,16 @@ def test_shards_that_were_never_made_are_read_in_as_few_runs_as_ranges(home: Pat
     assert tick(instance, "changed_shards").skip_message == "every shard is as its source is"
 
 
+def test_a_tick_opens_the_source_once(home: Path, instance, monkeypatch) -> None:
+    opened = []
+    reader_of = Dataset.reader
+    monkeypatch.setattr(Dataset, "reader", lambda self, *limits: opened.append(1) or reader_of(self, *limits))
+    for name in ("source_shards", "changed_shards"):
+        opened.clear()
+        tick(instance, name)
+        assert opened == [1]
+
+
 def test_a_shard_that_failed_is_not_asked_for_again_and_the_tick_says_so(home: Path, instance) -> None:
     key = tick(instance, "changed_shards").run_requests[0].run_key
     failed = dg.DagsterRun(job_name="ingest", status=dg.DagsterRunStatus.FAILURE, tags={"dagster/run_key": key})
@@ -139,6 +150,20 @@ def test_new_champions_have_every_shard_captioned_once(home: Path, instance) -> 
     assert asked.cursor == "ssc/1,dsc/1"
     why = "written by scenes-smoke-ssc_captioner/2 and scenes-smoke-dsc_captioner/2 (3)"
     assert asked.run_requests[0].tags["atelier/why"] == why
+
+
+def test_champions_that_come_and_go_have_their_captions_asked_for_every_time(home: Path, instance) -> None:
+    ws = captioned_lake(home)
+    register_shards(instance, shard_names(ws))
+    cursor = "ssc/2,dsc/2"
+    for to in ("ssc/1,dsc/1", "ssc/2,dsc/2") * 2:
+        roll_back(ws, "champion_captioners", to, by="me")
+        asked = tick(instance, "new_champions", cursor)
+        assert ranges(asked) == [("00000", "00002")], asked.skip_message
+        tags = {"dagster/run_key": str(asked.run_requests[0].run_key)}
+        instance.add_run(dg.DagsterRun(job_name="recaption", status=dg.DagsterRunStatus.SUCCESS, tags=tags))
+        write_captions(ws)
+        cursor = asked.cursor
 
 
 def test_the_night_asks_for_what_is_due_and_again_the_next_night(home: Path, kept_instance) -> None:

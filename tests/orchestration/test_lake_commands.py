@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from components.pipeline.workspace import Outcome
+from components.terminal import printable
 from orchestration.cli import main
-from orchestration.lake_commands import printable, size
+from orchestration.lake_commands import size
 from orchestration.present import metadata_of
 from tests.finished_lake import Finished, finished_lake
 

@@ -1,13 +1,16 @@
 """Credentials in the environment leave no trace in anything that a run writes or says."""
 
 import base64
+import io
 import os
 import subprocess
 import sys
 import time
+import traceback
 import urllib.request
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import quote
 
@@ -16,8 +19,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from components.addresses import has_credentials, without_credentials
-from components.data.sources import UnreadableShard
-from components.data.storage import StorageError, named_failures
+from components.data.catalog import load_dataset
+from components.data.dataset_file import WebdatasetSource
+from components.data.images import Rejection
+from components.data.ingest import RejectedRows
+from components.data.opt_outs import read_opt_outs
+from components.data.sources import UnreadableShard, open_shard, state_of
+from components.data.storage import StorageError, named_failures, open_file
 from components.tracking import open_tracker
 from orchestration.definitions import build_definitions
 from orchestration.home import mlflow_url
@@ -151,6 +159,43 @@ def test_failures_of_sources_and_storages_do_not_name_credentials() -> None:
         fail()
     assert "secret" not in str(failure.value)
     assert "https://host/cats.tar?sig=..." in str(failure.value)
+
+
+def test_neither_rows_nor_lists_nor_causes_name_credentials(monkeypatch) -> None:
+    address = f"https://me:{PASSWORD}@host/cats?sig={PASSWORD}"
+    rejected = RejectedRows()
+    rejected.add("a", f"{address}#a.png", Rejection("no_image", f"'a.png' is not a file below {address}"))
+    assert PASSWORD not in str(rejected.table().to_pylist())
+    assert PASSWORD not in repr(UnreadableShard(address, f"no route to {address}"))
+
+    @contextmanager
+    def found(_: str) -> Iterator[io.BytesIO]:
+        yield io.BytesIO(b"{}")
+
+    def lost(_: str) -> None:
+        raise FileNotFoundError(address)
+
+    def refused(_: str) -> None:
+        raise OSError(f"403 for {address}")
+
+    dataset = load_dataset("scenes")
+    remote = WebdatasetSource(name="cats", format="webdataset", uri="${CATS}")
+    dataset = replace(dataset, facts=dataset.facts.model_copy(update={"source": (remote,)}), uris=(address,))
+    failures: list[tuple[str, object, Callable[[], object]]] = [
+        ("components.data.opt_outs.open_file", found, lambda: read_opt_outs([address])),
+        ("components.data.opt_outs.open_file", lost, lambda: read_opt_outs([address])),
+        ("components.data.storage.open_storage", lost, lambda: open_file(address).__enter__()),
+        ("components.data.storage.open_storage", refused, lambda: open_file(address).__enter__()),
+        ("components.data.sources.open_storage", lost, lambda: state_of(address)),
+        ("components.data.sources.open_storage", refused, lambda: open_shard(address).__enter__()),
+        ("components.data.catalog.resolve_uri", refused, lambda: dataset.reader(32)),
+    ]
+    for place, replacement, fail in failures:
+        with monkeypatch.context() as patched:
+            patched.setattr(place, replacement)
+            with pytest.raises(Exception, match="host/cats") as failure:
+                fail()
+        assert PASSWORD not in "".join(traceback.format_exception(failure.value)), place
 
 
 def test_an_address_with_a_password_is_refused_where_it_would_be_stored() -> None:

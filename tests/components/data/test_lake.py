@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from components.data.lake import Lake, LakeError, Record, digest_of, folder_digest
@@ -81,6 +82,36 @@ def test_a_model_folder_is_named_by_its_content(lake, tmp_path):
     lake.set_current(record(asset="vae", kind="model", shard=None, data_version=version, path=f"models/vae/{version}"))
     assert lake.read_bytes("models/vae/latest").decode() == version
     assert json.loads((lake.fetch_folder(f"models/vae/{version}", tmp_path) / "unet" / "config.json").read_text()) == {}
+
+
+@pytest.mark.parametrize("place", ["{folder}/lake", "memory://{folder}/lake"])
+@pytest.mark.parametrize("damage", ["other bytes", "a file too many", "a file too few"])
+def test_a_damaged_model_folder_is_mended_when_it_is_made_again(tmp_path, place, damage):
+    lake, folder = Lake(place.format(folder=tmp_path)), tmp_path / "model"
+    folder.mkdir()
+    for name in ("config.json", "weights"):
+        (folder / name).write_text(name)
+    path = f"models/vae/{lake.add_folder('models/vae', folder)}"
+    whole = lake.read_many(list(lake.files(path)))
+    if damage == "a file too few":
+        lake.remove(f"{path}/weights")
+    else:
+        lake.write_bytes(f"{path}/{'weights' if damage == 'other bytes' else 'more'}", b"rubbish")
+    if not lake.is_local:
+        with pytest.raises(LakeError, match="the digest that is its name; materialize the asset again with --force"):
+            lake.fetch_folder(path, tmp_path / "scratch")
+    lake.add_folder("models/vae", folder)
+    assert lake.read_many(list(lake.files(path))) == whole
+    assert folder_digest(lake.fetch_folder(path, tmp_path / "scratch")) == path.rpartition("/")[2]
+
+
+def test_what_an_older_schema_lacks_is_null(lake):
+    path, _ = lake.write_table("raw_pairs/00000", raw_pairs(3), RAW_PAIRS)
+    old = f"{path}.old"
+    pq.write_table(lake.read_table(path).drop_columns(["perceptual_hash"]), f"{lake.root}/{old}")
+    for each, look in ((path, "perceptual_hash1"), (old, None)):
+        found = lake.read_known(each, ["perceptual_hash", "key"], [("key", "==", "key1")])
+        assert found.to_pylist() == [{"perceptual_hash": look, "key": "key1"}]
 
 
 def test_a_write_that_fails_leaves_the_old_file_and_no_partial_one(lake, monkeypatch):

@@ -14,7 +14,6 @@ from components.data.perceptual_hash import (
     hash_text,
     parse_hash,
     perceptual_hash,
-    perceptual_hash_of,
 )
 
 
@@ -63,12 +62,6 @@ def test_flat_pictures_are_near_to_nothing() -> None:
     white, grey = Image.new("RGB", (40, 40), "white"), Image.new("RGB", (40, 40), (127, 127, 128))
     assert perceptual_hash(white) == perceptual_hash(grey) == FLAT
     assert distance(white, grey) == distance(white, picture(0)) == 64
-
-
-def test_stored_bytes_hash_like_their_picture() -> None:
-    sink = io.BytesIO()
-    picture(1).save(sink, "PNG")
-    assert perceptual_hash_of(sink.getvalue()) == perceptual_hash(picture(1))
 
 
 @given(st.integers(0, 2**64 - 1), st.integers(0, 2**64 - 1))

@@ -22,7 +22,9 @@ from components.pipeline.ingest import build_image_set, ingest, shard_names
 from components.pipeline.workspace import Workspace
 from components.recipes import load_recipe
 from components.tracking import open_tracker
+from orchestration.cli import main
 from tests.command_line import run
+from tests.workspaces import scenes_workspace
 
 README = Path(__file__).resolve().parents[3] / "README.md"
 NUM_PETS = 24
@@ -140,6 +142,24 @@ def test_the_dry_run_says_what_is_wrong_and_writes_nothing(tmp_path: Path, monke
     assert "-> keys repeat: name another source.columns.key" in text
     assert "\x1b" not in text
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_data_set_of_which_nothing_is_kept_is_told_as_such(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data, _ = describe(tmp_path, BROKEN, monkeypatch)
+    pq.write_table(pa.table({"key": ["a", "b"], "png": [b"no", b"picture"], "caption": ["x", "y"]}), data / "0.parquet")
+    dataset, recipe = load_dataset("pets", tmp_path / "datasets"), load_recipe("tiny")
+    report = check_dataset(dataset, recipe)
+    assert (report.read, report.kept, report.is_good) == (2, 0, False)
+    assert list(report.lines())[-1] == "  Nothing would be kept: mend what stands above before you go on."
+    ws = scenes_workspace(tmp_path, {}, dataset=dataset)
+    assert all(result.outcome for result in ingest(ws, shard_names(ws)))
+    assert build_image_set(ws).record.num_rows == 0
+
+
+def test_the_dry_run_takes_no_option_that_does_nothing(capsys) -> None:
+    with pytest.raises(SystemExit):
+        main(["check-dataset", "pets", "--force"])
+    assert "unrecognized arguments: --force" in capsys.readouterr().err
 
 
 def test_the_dry_run_reads_no_more_than_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

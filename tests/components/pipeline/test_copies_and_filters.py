@@ -1,8 +1,11 @@
 """Copies across shards leave the image set, filters by model set rows aside; every row stays accounted for."""
 
 import io
+import time
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -12,18 +15,23 @@ import torch
 from PIL import Image
 from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessorPil
 
+from components.contracts import SourceRow
 from components.data.catalog import load_dataset
 from components.data.ingest import ClassifierFilter, ClipFilter, IngestConfig
 from components.data.lake import Lake
+from components.data.sources import UnreadableShard
 from components.execution.local_executor import LocalExecutor
 from components.families.clip.config import ClipConfig
 from components.families.clip.model import build_clip
+from components.pipeline import row_filters
 from components.pipeline.ingest import build_image_set, ingest, shard_names
 from components.pipeline.row_filters import filter_versions, load_filters
 from components.pipeline.rows import load_rows
+from components.pipeline.shards import ShardStage, make_shards
 from components.pipeline.splits import split_figures
-from components.pipeline.workspace import Workspace
+from components.pipeline.workspace import Made, Workspace
 from components.recipes import load_recipe
+from components.recipes.recipe import MapConfig
 from components.tracking import open_tracker
 from orchestration.checks import check_results
 
@@ -160,6 +168,55 @@ def test_a_source_that_changes_while_it_is_read_fails_its_shard(
     assert "it changed while it was read" in str(results[1].failure)
 
 
+def test_a_shard_that_fails_leaves_its_time_to_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from components.data.parquet_reader import ParquetReader
+
+    ws = open_mine(tmp_path, shards()[:2])
+    read = ParquetReader.read
+
+    def slow(self: ParquetReader, shard: int) -> Iterator[SourceRow]:
+        if shard == 0:
+            time.sleep(1)
+            raise UnreadableShard(self.uris[0], "it is broken")
+        return read(self, shard)
+
+    monkeypatch.setattr(ParquetReader, "read", slow)
+    results = ingest(ws, shard_names(ws))
+    assert "it is broken" in str(next(results).failure)
+    started = time.perf_counter()
+    good = next(results)
+    assert good.outcome
+    assert good.outcome.record.seconds < time.perf_counter() - started + 0.5
+
+
+def test_a_failed_shards_work_is_not_the_next_ones(tmp_path: Path) -> None:
+    ws = open_mine(tmp_path, shards()[:2])
+    parts = [result.outcome.record for result in ingest(ws, shard_names(ws)) if result.outcome]
+
+    def work(item: Mapping[str, Any]) -> pa.Table:
+        if item["shard"] == "00000":
+            end = time.process_time() + 1
+            while time.process_time() < end:
+                pass
+            raise ValueError("it is broken")
+        return pa.table({"key": []})
+
+    stage = ShardStage(
+        asset="latents",
+        inputs=lambda part: {"raw_pairs": part.data_version},
+        settings=None,
+        items=lambda part: [{"shard": part.shard, "num_rows": 1}],
+        factory=lambda: work,
+        workers=MapConfig(),
+        assemble=lambda part, _: Made(part.data_version, part.path),
+    )
+    broken, good = make_shards(ws, stage, shard_names(ws))
+    assert broken.failure == "latents[00000]: ValueError: it is broken"
+    assert good.outcome
+    assert good.outcome.record.cpu_seconds < 0.5
+    assert parts[1].path == good.outcome.record.path
+
+
 # --------------------------------------------------------------------------------------------------------- filters
 @pytest.fixture(scope="module")
 def classifier(tmp_path_factory: pytest.TempPathFactory) -> str:
@@ -227,11 +284,14 @@ def test_clip_scores_decide_by_their_bound(tmp_path: Path) -> None:
     assert {verdict.reason for verdict in verdicts if verdict} == {"low_clip_score"}
 
 
-def test_other_weights_at_the_same_place_are_another_version(tmp_path: Path) -> None:
+def test_other_weights_at_the_same_place_are_another_version(tmp_path: Path, monkeypatch) -> None:
     folder = tmp_path / "clip"
     config = IngestConfig(clip_filter=ClipFilter(model=str(folder), min_score=0))
     build_clip(ClipConfig(seed=0), ["words"], 32).save(folder)
     before = filter_versions(config)
     build_clip(ClipConfig(seed=1), ["words"], 32).save(folder)
     assert filter_versions(config) != before
+    with monkeypatch.context() as untouched:
+        untouched.setattr(row_filters, "folder_digest", lambda _: pytest.fail("the weights are read again"))
+        assert filter_versions(config) == filter_versions(config)
     assert filter_versions(IngestConfig()) == {}

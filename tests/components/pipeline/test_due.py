@@ -11,7 +11,7 @@ from components.data.catalog import load_dataset
 from components.data.scene_graph import scene_for
 from components.data.scene_rendering import encode_png, render
 from components.pipeline.due import due_captions, due_pairs
-from components.pipeline.ingest import ingest, shard_names
+from components.pipeline.ingest import Intake, ingest, shard_names
 from components.pipeline.workspace import Workspace
 from tests.captioned_lake import OVERRIDES, captioned_lake, read_shards
 from tests.finished_lake import keep_model
@@ -44,21 +44,21 @@ def mine(tmp_path: Path) -> Workspace:
 
 
 def reasons(ws: Workspace) -> dict[str, str]:
-    return {one.shard: one.reason for one in due_pairs(ws)[0]}
+    return {one.shard: one.reason for one in due_pairs(ws, Intake.of(ws))[0]}
 
 
 def test_a_source_that_changes_makes_its_shard_due_until_it_is_read(mine: Workspace) -> None:
     ws, data = mine, mine.dataset.folder / "data"
     assert reasons(ws) == dict.fromkeys(shard_names(ws), "never made")
     read_shards(ws)
-    assert due_pairs(ws) == ([], {})
+    assert due_pairs(ws, Intake.of(ws)) == ([], {})
     write_shard(data, 1, seed=6)
-    (due,) = due_pairs(ws)[0]
+    (due,) = due_pairs(ws, Intake.of(ws))[0]
     assert (due.shard, due.reason) == ("00001", "its source has changed")
     (result,) = ingest(ws, ["00001"])
     assert result.outcome is not None
     assert result.outcome.record.fingerprint == due.fingerprint
-    assert due_pairs(ws) == ([], {})
+    assert due_pairs(ws, Intake.of(ws)) == ([], {})
     write_shard(data, 3, seed=5)
     assert reasons(ws) == {"00003": "never made"}
 
@@ -77,7 +77,19 @@ def test_a_source_that_does_not_answer_is_told_apart(mine: Workspace, monkeypatc
         raise FileNotFoundError(f"shard {shard} is gone")
 
     monkeypatch.setattr("components.data.parquet_reader.ParquetReader.state", state)
-    assert due_pairs(mine) == ([], {shard: f"shard {int(shard)} is gone" for shard in shard_names(mine)})
+    gone = {shard: f"shard {int(shard)} is gone" for shard in shard_names(mine)}
+    assert due_pairs(mine, Intake.of(mine)) == ([], gone)
+
+
+def test_settings_that_come_back_are_due_as_something_new(mine: Workspace, tmp_path: Path) -> None:
+    other = scenes_workspace(tmp_path, {"data.max_shards": "9", "data.ingest.min_side": "8"}, dataset=mine.dataset)
+    asked = set()
+    for ws in (mine, other, mine, other):
+        asked |= {(one.shard, one.fingerprint, one.replaces) for one in due_pairs(ws, Intake.of(ws))[0]}
+        again = {(one.shard, one.fingerprint, one.replaces) for one in due_pairs(ws, Intake.of(ws))[0]}
+        assert again <= asked  # until they are made
+        read_shards(ws)
+    assert len(asked) == 4 * 3
 
 
 def test_captions_are_due_where_rows_scores_or_settings_have_changed(tmp_path: Path) -> None:

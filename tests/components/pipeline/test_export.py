@@ -19,7 +19,7 @@ from components.data.parquet_reader import ParquetReader
 from components.data.sources import resolve_uri
 from components.data.storage import Storage, StorageError
 from components.data.webdataset_reader import WebdatasetReader
-from components.pipeline.export import ExportError, ExportPlan, default_caption, export, file_name
+from components.pipeline.export import ExportError, ExportPlan, Format, default_caption, export, file_name
 from components.pipeline.ingest import build_image_set
 from components.pipeline.lineage import Ledger
 from components.pipeline.workspace import UnfitParent, Workspace
@@ -147,9 +147,7 @@ def test_captions_splits_and_shards_are_chosen(ws: Workspace, rows, tmp_path: Pa
 def test_opted_out_rows_stay(tmp_path: Path, monkeypatch) -> None:
     ws = finished_lake(tmp_path, rows_per_shard=8).ws
     key = ws.lake.read_table(ws.parent("raw_pairs", "00000").path)["key"][3].as_py()
-    (tmp_path / "list.jsonl").write_text(json.dumps({"key": key}))
-    monkeypatch.setenv("ATELIER_OPT_OUT", str(tmp_path / "list.jsonl"))
-    build_image_set(ws)
+    opt_out(ws, tmp_path, key, monkeypatch)
     first, _ = export(ws, str(tmp_path / "out"), ExportPlan("webdataset", "caption"))
     assert (first.num_rows, first.left_out) == (7, {"opted out": 1})
     assert key not in [row.key for row in READERS["webdataset"](tmp_path / "out").read(0)]
@@ -237,6 +235,51 @@ def test_an_export_to_s3_that_breaks_off_goes_on_where_it_stood(
     assert not [r.path for r in s3.requests[start:] if r.method == "PUT" and "/out/00000" in r.path]
     there = {p: hashlib.sha256(data).hexdigest() for p, data in storage.read_many(list(storage.files())).items()}
     assert there == digests(exported(ws, tmp_path, form))
+
+
+def opt_out(ws: Workspace, folder: Path, key: str, monkeypatch) -> None:
+    (folder / "list.jsonl").write_text(json.dumps({"key": key}))
+    monkeypatch.setenv("ATELIER_OPT_OUT", str(folder / "list.jsonl"))
+    build_image_set(ws)
+
+
+def drop_last_shard(ws: Workspace) -> None:
+    record, images = ws.read_manifest("image_set")
+    ws.lake.write_json(record.path, {**images, "shards": images["shards"][:-1]})
+
+
+@pytest.mark.parametrize("target", ["{folder}/out", "memory://{folder}/out"])
+@pytest.mark.parametrize("form", ["webdataset", "parquet", "files"])
+def test_a_later_run_leaves_what_an_export_to_a_new_place_holds(
+    form: Format, target: str, tmp_path: Path, monkeypatch
+) -> None:
+    ws = finished_lake(tmp_path, rows_per_shard=8).ws
+    plan, storage = ExportPlan(form, "caption"), Storage(target.format(folder=tmp_path))
+    export(ws, storage.uri(), plan)
+    opt_out(ws, tmp_path, ws.lake.read_table(ws.parent("raw_pairs", "00000").path)["key"][3].as_py(), monkeypatch)
+    assert [one.is_reused for one in export(ws, storage.uri(), plan)] == [False, False]
+    drop_last_shard(ws)
+    assert [(one.is_reused, one.num_rows) for one in export(ws, storage.uri(), plan)] == [(True, 7)]
+    export(ws, str(tmp_path / "new"), plan)
+    there = {p: hashlib.sha256(data).hexdigest() for p, data in storage.read_many(list(storage.files())).items()}
+    assert there == digests(tmp_path / "new")
+
+
+def test_a_later_run_that_breaks_off_does_not_pass_for_whole(tmp_path: Path, monkeypatch) -> None:
+    ws = finished_lake(tmp_path, rows_per_shard=8).ws
+    plan, out = ExportPlan("files", "caption"), tmp_path / "out"
+    export(ws, str(out), plan)
+    before = digests(out)
+    opt_out(ws, tmp_path, ws.lake.read_table(ws.parent("raw_pairs", "00001").path)["key"][3].as_py(), monkeypatch)
+    with monkeypatch.context() as broken:
+        broken.setattr(Storage, "put_folder", lambda *_: (_ for _ in ()).throw(StorageError("full")))
+        with pytest.raises(StorageError, match="full"):
+            export(ws, str(out), plan)
+    assert not (out / "export.json").exists()
+    monkeypatch.delenv("ATELIER_OPT_OUT")
+    build_image_set(ws)  # as it was at first: what the broken run took away must not count as written
+    export(ws, str(out), plan)
+    assert digests(out) == before
 
 
 def test_copies_that_the_image_set_leaves_out_stay(tmp_path: Path) -> None:

@@ -11,10 +11,12 @@ from components.pipeline.captions import build_training_set
 from components.pipeline.garbage import UnknownRegistry, find_garbage, remove
 from components.pipeline.ingest import build_image_set
 from components.pipeline.lineage import Ledger
+from components.pipeline.rollback import roll_back
 from components.pipeline.rows import load_rows
 from components.pipeline.verify import verify
 from components.pipeline.workspace import Workspace
 from components.tracking import open_tracker
+from tests.captioned_lake import captioned_lake, write_captions
 from tests.finished_lake import Finished, finished_lake, keep_model
 from tests.s3 import FaultyProxy
 from tests.writers import AtFileSize, caption_all, contents, start, write_lake
@@ -136,9 +138,55 @@ def test_another_registry_is_no_reason_to_remove_anything(finished: Finished, tm
         garbage_of(elsewhere, superseded=True)
 
 
+def test_champions_stay_while_a_registered_model_read_their_captions(tmp_path: Path) -> None:
+    ws = captioned_lake(tmp_path)
+    roll_back(ws, "champion_captioners", by="Ada")
+    write_captions(ws)
+    read = {"training_set": build_training_set(ws).record.data_version}
+    keep_model(ws, "latent_diffusion", read, "by the first")
+    roll_back(ws, "champion_captioners", "ssc/2,dsc/2", by="Ada")
+    write_captions(ws)
+    build_training_set(ws)
+    first = "champion_captioners/ssc/1,dsc/1.record.json"
+    assert first not in {one.path for one in garbage_of(ws, superseded=True).leftovers}
+    keep_model(ws, "latent_diffusion", {}, "by nobody")
+    (ws.tracker.folder / "models" / ws.registry_name("latent_diffusion") / "1.json").unlink()
+    assert first in {one.path for one in garbage_of(ws, superseded=True).leftovers}
+
+
+def test_vocabularies_of_champions_that_are_gone_go(tmp_path: Path) -> None:
+    ws = captioned_lake(tmp_path)
+    kept = ws.read_manifest("champion_captioners")[1]["vocabulary"]
+    lost = "champion_captioners/fedcba9876543210.vocabulary.txt"
+    ws.lake.write_bytes(lost, b"words")
+    garbage = garbage_of(ws)
+    assert (ws.lake.exists(kept), garbage.unknown) == (True, [])
+    assert [(one.path, one.why) for one in garbage.leftovers] == [(lost, "no record names it")]
+
+
+def test_checkpoints_go_when_their_training_did_not_go_on(finished: Finished) -> None:
+    lake, places = (
+        finished.ws.lake,
+        ("checkpoints/ablation-encoder-fedcba9876543210", "checkpoints/vae-0123456789abcdef"),
+    )
+    for place in places:
+        lake.write_bytes(f"{place}/step-000000010.pt", b"state")
+        lake.write_bytes(f"{place}/spent.json", b"{}")
+    assert [one.path for one in find_garbage(finished.ws).young] == list(places)  # they may still be at work
+    garbage = garbage_of(finished.ws)
+    assert [(one.path, one.is_folder) for one in garbage.leftovers] == [(place, True) for place in places]
+    assert {one.why for one in garbage.leftovers} == {"of a training that did not go on"}
+    assert (garbage.unknown, len(list(remove(lake, garbage)))) == ([], 2)
+    assert lake.files("checkpoints") == {}
+
+
 @pytest.mark.parametrize(
     "path",
     [
+        "downloads/film.mp4.partial",
+        "downloads/.film.partial",
+        "downloads/my.partial.folder/film.mp4",
+        "checkpoints/mine/step-000000010.pt",
         "clip/weights.bin",
         "latents/mine.parquet",
         "models/mine/config.json",

@@ -5,18 +5,21 @@ import io
 import json
 
 import dagster as dg
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
 from components.data.catalog import split_of
 from components.data.lake import LakeError
 from components.data.opt_outs import OptOutError
-from components.data.perceptual_hash import hash_text, perceptual_hash_of
+from components.data.perceptual_hash import hash_text, perceptual_hash
 from components.pipeline.captions import build_training_set
 from components.pipeline.ingest import build_image_set, ingest, shard_names
 from components.pipeline.lineage import Ledger, ModelLineage, NotInLake, PartLineage, RowLineage, ancestry
+from components.pipeline.rollback import roll_back
 from components.pipeline.rows import load_rows
 from orchestration.checks import check_results
+from tests.captioned_lake import captioned_lake, write_captions
 from tests.finished_lake import Finished, finished_lake, keep_model
 from tests.workspaces import scenes_workspace
 
@@ -176,6 +179,44 @@ def test_a_lost_record_is_said_and_stops_no_answer(tmp_path) -> None:
     assert missing == [f"text_encoder {lost.data_version}"]
 
 
+def test_parts_of_an_older_schema_are_looked_through(tmp_path, monkeypatch) -> None:
+    finished = finished_lake(tmp_path, rows_per_shard=8)
+    ws, (old, new) = finished.ws, [finished.made[f"raw_pairs[{shard}]"] for shard in ("00000", "00001")]
+    without = ws.lake.read_table(old.path).drop_columns(["perceptual_hash", "colours"])
+    pq.write_table(without, f"{ws.lake.root}/{old.path}")
+    manifest = ws.read_manifest("image_set")
+    entries = [{k: v for k, v in entry.items() if k != "set_aside"} for entry in manifest[1]["shards"]]
+    ws.lake.write_json(manifest[0].path, {**manifest[1], "shards": entries})
+    key = without["key"][2].as_py()
+    assert Ledger(ws).row(key).versions[0].row["perceptual_hash"] is None
+    assert [row.key for row in Ledger(ws).sha256(without["sha256"][2].as_py())] == [key]
+    last = ws.lake.read_table(new.path).to_pylist()[-1]
+    (tmp_path / "copy.png").write_bytes(last["image"])
+    assert last["key"] in [row.key for row in Ledger(ws).picture(str(tmp_path / "copy.png")).rows]
+    write_list(tmp_path, monkeypatch, {"key": key}, {"perceptual_hash": last["perceptual_hash"]})
+    assert {key, last["key"]} <= {row.key for row in Ledger(ws).opted_out()}
+    assert len(load_rows(ws).train) > 0
+
+
+def test_captions_lead_to_the_captioners_and_their_champions(tmp_path) -> None:
+    ws = captioned_lake(tmp_path)
+    models = {}
+    for turn, to in (("first", "ssc/1,dsc/1"), ("second", "ssc/2,dsc/2")):
+        roll_back(ws, "champion_captioners", to, by="Ada")
+        write_captions(ws)
+        training_set = build_training_set(ws).record
+        models[turn] = keep_model(ws, "latent_diffusion", {"training_set": training_set.data_version}, turn)
+    for number, turn in enumerate(models, start=1):
+        answer = Ledger(ws).model(str(models[turn].registry))
+        assert answer.missing == []
+        writers = {one.registry or one.data_version for one in answer.ancestors if "caption" in one.asset}
+        assert writers == {
+            f"ssc/{number},dsc/{number}",
+            f"scenes-smoke-ssc_captioner/{number}",
+            f"scenes-smoke-dsc_captioner/{number}",
+        }
+
+
 @pytest.mark.parametrize(
     ("question", "words"),
     [
@@ -203,7 +244,8 @@ def near_copy_hash(image: bytes) -> str:
     sink = io.BytesIO()
     with Image.open(io.BytesIO(image)) as opened:
         opened.resize((200, 200), Image.Resampling.BICUBIC).save(sink, "JPEG", quality=70)
-    return hash_text(perceptual_hash_of(sink.getvalue()))
+    with Image.open(sink) as copy:
+        return hash_text(perceptual_hash(copy))
 
 
 def test_opted_out_rows_leave_the_next_training_set_and_their_models_are_named(tmp_path, monkeypatch) -> None:

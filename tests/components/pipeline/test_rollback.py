@@ -120,6 +120,28 @@ def test_named_versions_return_and_are_no_longer_withdrawn(captioned: Workspace)
     }
 
 
+@pytest.mark.parametrize("asset", [CHAMPIONS, "vae"])
+@pytest.mark.parametrize("broken", ["set_alias", "set_tags"])
+def test_a_rollback_that_broke_off_is_completed_by_another(captioned: Workspace, asset: str, broken: str) -> None:
+    ws = captioned
+    for name in ("first", "second", "third"):
+        keep_model(ws, "vae", {}, name)
+    if asset == CHAMPIONS:
+        train_captioners(ws, "third")
+        promote_captioners(ws)
+    left, expected = list(former_champions(ws, asset))[:2]
+    assert in_use(ws, asset) == left
+    with pytest.MonkeyPatch.context() as away:
+        away.setattr(type(ws.tracker), broken, lambda *_: (_ for _ in ()).throw(ConnectionError("away")))
+        with pytest.raises(ConnectionError):
+            roll_back(ws, asset, by="Ada")
+    assert in_use(ws, asset) == left
+    roll_back(ws, asset, by="Ada")
+    assert in_use(ws, asset) == expected
+    models = [f"{kind}_captioner" for kind in ("ssc", "dsc")] if asset == CHAMPIONS else [asset]
+    assert [alias(ws, name) for name in models] == ["2"] * len(models)
+
+
 def test_a_model_without_a_gate_is_in_use_again_and_not_trained_anew(ws: Workspace) -> None:
     keep_model(ws, "vae", {}, "first")
     keep_model(ws, "vae", {}, "second")

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from components.contracts import ModelVersion
-from components.tracking import open_tracker
+from components.tracking import open_tracker, outage
 from components.tracking.local_tracker import MAX_VALUE_LENGTH, LocalTracker, flatten
 from components.tracking.mlflow_tracker import MlflowTracker
 
@@ -25,6 +25,29 @@ def tracker(request: pytest.FixtureRequest, tmp_path: Path) -> Either:
     if request.param == "local":
         return open_tracker(f"local:{tmp_path}/tracker")
     return open_tracker(f"sqlite:///{request.getfixturevalue('database')}")
+
+
+def test_figures_of_a_run_that_has_ended_wait_for_a_server_that_is_away(database: Path, monkeypatch) -> None:
+    from mlflow import MlflowClient
+    from requests.exceptions import ConnectionError as Away
+
+    tracker = open_tracker(f"sqlite:///{database}")
+    assert isinstance(tracker, MlflowTracker)
+    run = tracker.start("vae", {}, {})
+    tracker.finish(run)
+    log_batch, refused = MlflowClient.log_batch, []
+
+    def away(client: MlflowClient, *arguments: Any, **options: Any) -> None:
+        if len(refused) < 2:
+            refused.append(1)
+            raise Away("no route")
+        log_batch(client, *arguments, **options)
+
+    monkeypatch.setattr(outage, "_FIRST_PAUSE", 0.01)
+    monkeypatch.setattr(MlflowClient, "log_batch", away)
+    tracker.log_metrics(run.run_id, {"cost/cost": 1.5})
+    assert len(refused) == 2
+    assert kept(tracker, run.run_id).figures == {"cost/cost": [(0, 1.5)]}
 
 
 @dataclass
@@ -211,7 +234,7 @@ def test_a_parent_from_elsewhere_does_not_stop_a_registration(tracker: Either) -
 
 WRITER = """
 import sys
-from components.tracking import open_tracker
+from components.tracking import open_tracker, outage
 tracker = open_tracker(sys.argv[1])
 tracker.prepare()
 run = tracker.start("clip", {"process": sys.argv[2]}, {})
