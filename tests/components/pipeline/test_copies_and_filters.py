@@ -5,8 +5,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
@@ -15,7 +13,6 @@ from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
 from components.data.catalog import load_dataset
 from components.data.ingest import ClassifierFilter, ClipFilter, IngestConfig
 from components.data.lake import Lake
-from components.execution.local_executor import LocalExecutor
 from components.families.clip.config import ClipConfig
 from components.families.clip.model import build_clip
 from components.pipeline.ingest import build_image_set, ingest, shard_names
@@ -23,17 +20,11 @@ from components.pipeline.row_filters import filter_versions, load_filters
 from components.pipeline.rows import load_rows
 from components.pipeline.splits import split_figures
 from components.pipeline.workspace import Workspace
-from components.recipes import load_recipe
-from components.tracking import open_tracker
 from orchestration.checks import check_results
+from tests.own_data import own_data, write_rows
+from tests.workspaces import scenes_workspace
 
-CARD = """\
-name: mine
-description: pictures of the test
-license: CC0-1.0
-source: {format: parquet, uri: "data/*.parquet"}
-splits: {evaluation: 0.3}
-"""
+SPLITS = "splits: {evaluation: 0.3}\n"
 
 
 def picture(seed: int, format: str = "PNG", side: int = 64, **options: object) -> bytes:
@@ -44,20 +35,11 @@ def picture(seed: int, format: str = "PNG", side: int = 64, **options: object) -
 
 
 def open_mine(tmp_path: Path, shards: list[dict[str, bytes]], **overrides: str) -> Workspace:
-    data = tmp_path / "datasets" / "mine" / "data"
-    data.mkdir(parents=True, exist_ok=True)
-    (data.parent / "dataset.yaml").write_text(CARD)
+    data = own_data(tmp_path / "datasets", SPLITS)
     for number, rows in enumerate(shards):
-        table = {"key": list(rows), "png": list(rows.values()), "caption": ["words"] * len(rows)}
-        pq.write_table(pa.table(table), data / f"{number}.parquet")
-    return Workspace(
-        dataset=load_dataset("mine", tmp_path / "datasets"),
-        recipe=load_recipe("smoke", {"data.max_shards": "9", **overrides}),
-        lake=Lake(str(tmp_path / "lake")),
-        executor=LocalExecutor(),
-        tracker=open_tracker(f"local:{tmp_path / 'tracker'}"),
-        scratch=tmp_path / "scratch",
-    )
+        write_rows(data / f"{number}.parquet", rows)
+    dataset = load_dataset("mine", tmp_path / "datasets")
+    return scenes_workspace(tmp_path, {"data.max_shards": "9", **overrides}, dataset=dataset)
 
 
 def shards() -> list[dict[str, bytes]]:
