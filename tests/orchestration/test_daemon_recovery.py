@@ -16,9 +16,9 @@ import pytest
 from components.data.lake import Lake
 from orchestration.home import LAPTOP
 from orchestration.launch import Target
-from tests.command_line import environment_for
+from tests.command_line import atelier, environment_for
 from tests.processes import Hold, processes_of, wait_for_end, wait_until
-from tests.servers import free_port
+from tests.servers import free_ports, serving
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(1800)]
 NUM_SHARDS, NUM_FINISHED = 4, 2  # the latter before the kill
@@ -132,14 +132,13 @@ def test_a_daemon_that_was_down_looks_once_for_all_the_ticks_that_it_missed(home
 
 def test_a_deployment_that_is_killed_as_a_whole_leaves_no_process(home: Path, tell) -> None:
     """``atelier dev``: the servers, the daemon and the code server end with the command that started them."""
-    urls = {f"ATELIER_{name}_URL": f"http://127.0.0.1:{free_port()}" for name in ("DAGSTER", "MLFLOW")}
-    command = subprocess.Popen(
-        [sys.executable, "-m", "orchestration.cli", "dev", "--recipe", "smoke"], env={**environment(home), **urls},
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
-    wait_until(lambda: len(processes_of(home)) >= 7, "all servers")
-    number = len(processes_of(home))
-    command.kill()
-    command.wait()
-    seconds = wait_for_end(home)
+    urls = [f"http://127.0.0.1:{port}" for port in free_ports(2)]
+    added = dict(zip(("ATELIER_DAGSTER_URL", "ATELIER_MLFLOW_URL"), urls, strict=True))
+    answers_at = [f"{urls[0]}/server_info", f"{urls[1]}/version"]
+    with serving(atelier("dev", "--recipe", "smoke"), environment(home) | added, answers_at) as command:
+        wait_until(lambda: len(processes_of(home)) >= 7, "all servers")
+        number = len(processes_of(home))
+        command.kill()
+        command.wait()
+        seconds = wait_for_end(home)
     tell(f"atelier dev killed: its {number} processes were gone after {seconds:.0f} s")

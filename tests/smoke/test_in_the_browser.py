@@ -19,7 +19,7 @@ from tests.browser import (
     window,
 )
 
-pytestmark = [pytest.mark.smoke, pytest.mark.timeout(1200)]
+pytestmark = pytest.mark.smoke
 PROMPT = '<i>star</i> ${1+1} "'
 
 
