@@ -15,7 +15,10 @@ HOLDING = Path(__file__).parent / "hold"
 
 
 def processes_of(home: Path) -> list[psutil.Process]:
-    """Living processes whose environment names this deployment: the command and all that it started."""
+    """Living processes whose environment names this deployment: the command and all that it started.
+
+    Ray's workers write their titles over theirs and are not found; they end with their raylet, which is.
+    """
     found = []
     for process in psutil.process_iter():
         try:
