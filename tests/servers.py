@@ -36,7 +36,7 @@ def free_ports(count: int) -> list[int]:
             one.close()
 
 
-def get(url: str, body: Mapping[str, Any] | None = None, timeout: float = 60) -> Any:
+def get(url: str, body: Mapping[str, Any] | None = None, timeout: float = PATIENCE) -> Any:
     """The JSON that a URL answers with; a body is posted."""
     data = json.dumps(body).encode() if body is not None else None
     request = urllib.request.Request(url, data, {"Content-Type": "application/json"})
