@@ -23,9 +23,3 @@ def run(arguments: list[str], home: Path, added: Mapping[str, str] | None = None
     """Run the command to its end and keep what it says."""
     environment = environment_for(home, **(added or {}))
     return subprocess.run(atelier(*arguments), env=environment, capture_output=True, text=True, check=False)
-
-
-def processes_of(home: Path) -> list[str]:
-    """Command lines of the running processes that name a home."""
-    listed = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
-    return [line for line in listed.splitlines() if str(home) in line]

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.s3 import FaultyProxy, environment_for, s3_server
 from tests.storage_servers import mlflow_server, postgres_server
@@ -14,6 +15,10 @@ if TYPE_CHECKING:
 
 
 SMOKE = "tests/smoke/"
+# The same examples each time, however long they take.
+UNCHECKED = (HealthCheck.too_slow, HealthCheck.function_scoped_fixture)
+settings.register_profile("suite", derandomize=True, deadline=None, suppress_health_check=UNCHECKED)
+settings.load_profile("suite")
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -49,6 +54,18 @@ _TOLD = pytest.StashKey[list[str]]()
 def tell(request: pytest.FixtureRequest) -> Callable[[str], None]:
     """Put a line into the summary at the end: what was done to something, what happened, how long it took."""
     return request.config.stash.setdefault(_TOLD, []).append
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Hand what tests told to the process that prints, where pytest-xdist runs them in others."""
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["told"] = session.config.stash.get(_TOLD, [])
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Take it there."""
+    node.config.stash.setdefault(_TOLD, []).extend(getattr(node, "workeroutput", {}).get("told", []))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

@@ -12,14 +12,15 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-READY_SECONDS = 240.0
+from tests.processes import wait_until
+from tests.servers import free_ports
+
 OBJECT_STORE_BYTES = 128 * 2**20
 
 
@@ -82,28 +83,14 @@ def _end(process: subprocess.Popen) -> None:
     process.wait()
 
 
-def free_ports(count: int) -> list[int]:
-    """Ports of this machine that nobody listens on now."""
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
-    finally:
-        for one in sockets:
-            one.close()
-
-
 def _wait_until(is_ready: Callable[[], bool], processes: Sequence[subprocess.Popen], folder: Path) -> None:
-    deadline = time.monotonic() + READY_SECONDS
-    while time.monotonic() < deadline:
+    def is_ready_or_ended() -> bool:
         for number, process in enumerate(processes):
             if process.poll() is not None:
                 raise RuntimeError(f"Ray node {number} ended:\n{_said(folder, number)}")
-        if is_ready():
-            return
-        time.sleep(0.2)
-    raise RuntimeError(f"the Ray head is not ready after {READY_SECONDS:g} s:\n{_said(folder, 0)}")
+        return is_ready()
+
+    wait_until(is_ready_or_ended, "an answer of the Ray head")
 
 
 def _said(folder: Path, number: int) -> str:

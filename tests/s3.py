@@ -65,8 +65,8 @@ class Fault:
     """What is done to requests of a method whose path holds ``where``, after ``skip`` of them, ``times`` times.
 
     ``kind``: ``busy`` (503), ``reset`` before the server hears of it, ``reset_after`` the server has done it, ``stall``
-    (no answer for ``seconds``), ``slow`` (the answer in pieces over ``seconds``), ``truncated`` (the connection ends in
-    the middle of the body), ``cut`` (the body of the request ends in its middle).
+    (half of the answer, then nothing until the client leaves), ``slow`` (the answer in pieces over ``seconds``),
+    ``truncated`` (the connection ends in the middle of the body), ``cut`` (the request's body ends in its middle).
     """
 
     kind: str
@@ -137,7 +137,8 @@ class FaultyProxy:
             _reset(client)
         elif kind == "stall":
             client.sendall(head + b"\r\n\r\n" + body[: len(body) // 2])
-            time.sleep(seconds)
+            while client.recv(2**16):
+                pass
         elif kind == "truncated":
             client.sendall(head + b"\r\n\r\n" + body[: len(body) // 2])
         elif kind == "slow":

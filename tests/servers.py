@@ -1,7 +1,8 @@
-"""The project's servers in processes of their own, as a user starts them, and Ctrl-C at the end."""
+"""Servers in processes of their own, as a user starts them, and Ctrl-C at the end."""
 
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -9,23 +10,33 @@ import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from tests.command_line import atelier, environment_for
+from tests.processes import PATIENCE, wait_until
 
-START_SECONDS = 480
-
-
-def free_port() -> int:
-    """A port that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+PORTS = range(20_000, 32_768)  # below those that a system gives to connections, which could take one meanwhile
 
 
-def get(url: str, body: Mapping[str, Any] | None = None, timeout: float = 60) -> Any:
+def free_ports(count: int) -> list[int]:
+    """Different ports of this machine that nobody listens on now."""
+    sockets: list[socket.socket] = []
+    try:
+        while len(sockets) < count:
+            sockets.append(socket.socket())
+            while True:
+                with suppress(OSError):
+                    sockets[-1].bind(("127.0.0.1", random.choice(PORTS)))
+                    break
+        return [one.getsockname()[1] for one in sockets]
+    finally:
+        for one in sockets:
+            one.close()
+
+
+def get(url: str, body: Mapping[str, Any] | None = None, timeout: float = PATIENCE) -> Any:
     """The JSON that a URL answers with; a body is posted."""
     data = json.dumps(body).encode() if body is not None else None
     request = urllib.request.Request(url, data, {"Content-Type": "application/json"})
@@ -34,54 +45,58 @@ def get(url: str, body: Mapping[str, Any] | None = None, timeout: float = 60) ->
 
 
 @contextmanager
-def serving(command: Sequence[str], environment: Mapping[str, str], answers_at: Sequence[str]) -> Iterator[None]:
-    """Run a command until each of its addresses answers, and end it as Ctrl-C would."""
-    with tempfile.TemporaryFile() as said:
-        server = subprocess.Popen(
-            command, env=environment, stdout=subprocess.DEVNULL, stderr=said, start_new_session=True
-        )
+def serving(
+    command: Sequence[str], environment: Mapping[str, str], answers_at: Sequence[str], log: Path | None = None
+) -> Iterator[subprocess.Popen]:
+    """Run a command until each of its addresses answers, and end it as Ctrl-C would.
+
+    What it says goes into ``log``, and into the failure where it ends by itself.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        log = log or Path(folder) / "said"
+        with log.open("w") as said:
+            server = subprocess.Popen(command, env=environment, stdout=said, stderr=said, start_new_session=True)
         try:
+            deadline = time.monotonic() + PATIENCE
             for url in answers_at:
-                _wait_for(url, server, said)
-            yield
+                wait_until(
+                    lambda url=url: _answers(url, server, log), f"an answer of {url}", deadline - time.monotonic()
+                )
+            yield server
         finally:
             server.send_signal(signal.SIGINT)
             try:
                 server.wait(timeout=120)
-            except subprocess.TimeoutExpired:
-                os.killpg(server.pid, signal.SIGKILL)
-                raise
+            finally:
+                with suppress(ProcessLookupError):
+                    os.killpg(server.pid, signal.SIGKILL)
 
 
 @contextmanager
-def dev_server(home: Path, recipe: str) -> Iterator[dict[str, str]]:
+def dev_server(home: Path, recipe: str, **added: str) -> Iterator[dict[str, str]]:
     """``atelier dev`` on a home; the addresses of ``dagster`` and ``mlflow``."""
-    found = {name: f"http://127.0.0.1:{free_port()}" for name in ("dagster", "mlflow")}
-    environment = environment_for(home, **{f"ATELIER_{name.upper()}_URL": url for name, url in found.items()})
-    answers_at = (f"{found['dagster']}/server_info", f"{found['mlflow']}/version")
-    with serving(atelier("dev", "--recipe", recipe), environment, answers_at):
+    ports = zip(("dagster", "mlflow"), free_ports(2), strict=True)
+    found = {name: f"http://127.0.0.1:{port}" for name, port in ports}
+    added |= {f"ATELIER_{name.upper()}_URL": url for name, url in found.items()}
+    answers_at = [f"{found['dagster']}/server_info"]
+    if not added.get("MLFLOW_TRACKING_URI"):
+        answers_at.append(f"{found['mlflow']}/version")
+    with serving(atelier("dev", "--recipe", recipe), environment_for(home, **added), answers_at):
         yield found
 
 
 @contextmanager
 def page_server(home: Path, recipe: str) -> Iterator[str]:
     """``atelier page`` on a home; its address."""
-    port = free_port()
+    (port,) = free_ports(1)
     url = f"http://127.0.0.1:{port}"
     with serving(atelier("page", "--recipe", recipe, "--port", str(port)), environment_for(home), (url,)):
         yield url
 
 
-def _wait_for(url: str, server: subprocess.Popen, said: Any) -> None:
-    deadline = time.monotonic() + START_SECONDS
-    while True:
-        if server.poll() is not None:
-            said.seek(0)
-            raise RuntimeError(f"the server ended: {said.read().decode(errors='replace')[-2000:]}")
-        try:
-            with urllib.request.urlopen(url, timeout=5):
-                return
-        except OSError as error:
-            if time.monotonic() > deadline:
-                raise TimeoutError(f"{url} does not answer") from error
-            time.sleep(0.25)
+def _answers(url: str, server: subprocess.Popen, log: Path) -> bool:
+    if server.poll() is not None:
+        raise RuntimeError(f"the server ended: {log.read_text(errors='replace')[-3000:]}")
+    with suppress(OSError), urllib.request.urlopen(url, timeout=5):
+        return True
+    return False

@@ -2,20 +2,16 @@
 
 import os
 import shutil
-import signal
-import subprocess
 import sys
 import tempfile
-import time
-import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from orchestration.home import with_driver
-from tests.servers import free_port
+from tests.servers import free_ports, serving
 
 
 @contextmanager
@@ -38,34 +34,12 @@ def postgres_server(*databases: str) -> Iterator[dict[str, str]]:
 
 
 @contextmanager
-def mlflow_server(store: str, artifacts: str, environment: dict[str, str], log: Path) -> Iterator[str]:
+def mlflow_server(store: str, artifacts: str, environment: Mapping[str, str], log: Path) -> Iterator[str]:
     """``mlflow server`` in processes of its own; its address once it answers."""
-    port = free_port()
+    (port,) = free_ports(1)
+    url = f"http://127.0.0.1:{port}"
     command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)]
     command += ["--backend-store-uri", store, "--artifacts-destination", artifacts, "--workers", "1"]
     light = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
-    with log.open("w") as said:
-        server = subprocess.Popen(
-            command, env={**os.environ, **light, **environment}, stdout=said, stderr=said, start_new_session=True
-        )
-    try:
-        url = f"http://127.0.0.1:{port}"
-        _wait_for(f"{url}/health", server, log)
+    with serving(command, {**os.environ, **light, **environment}, (f"{url}/health",), log):
         yield url
-    finally:
-        for means in (signal.SIGTERM, signal.SIGKILL):
-            with suppress(ProcessLookupError, subprocess.TimeoutExpired):
-                os.killpg(server.pid, means)
-                server.wait(10)
-
-
-def _wait_for(url: str, server: subprocess.Popen, log: Path, seconds: float = 900.0) -> None:
-    deadline = time.monotonic() + seconds
-    while True:
-        assert server.poll() is None, log.read_text()[-3000:]
-        try:
-            with urllib.request.urlopen(url, timeout=5):
-                return
-        except OSError:
-            assert time.monotonic() < deadline, f"{url} does not answer: {log.read_text()[-3000:]}"
-            time.sleep(0.2)

@@ -11,6 +11,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -176,17 +177,19 @@ class Watcher:
         self.wrong: list[str] = []
         self.num_looks = 0
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._watcher = ThreadPoolExecutor(1)
 
     def __enter__(self) -> "Watcher":
-        self._thread.start()
+        self._watching = self._watcher.submit(self._watch)
         return self
 
     def __exit__(self, *_: object) -> None:
         self._stop.set()
-        self._thread.join()
+        self._watcher.shutdown()
+        self._watching.result()  # raises what ended the watching
 
     def _watch(self) -> None:
+        self.look()
         while not self._stop.wait(0.02 if self.lake.is_local else 0.2):
             self.look()
 

@@ -12,12 +12,9 @@ from components.pipeline.report import REAL
 from components.schemas import TABLES, type_name
 from orchestration.checks import CHECKS, check_results, check_specs
 from tests.captioned_lake import captioned_lake
+from tests.records import record
 
 COLUMNS = {name: {column.name: type_name(column.type) for column in table.columns} for name, table in TABLES.items()}
-
-
-def record(asset: str, **metadata) -> Record:
-    return Record(asset, "table", "scenes", "smoke", "f", "v", "p", shard="00000", num_rows=3, metadata=metadata)
 
 
 def answer(asset: str, name: str, *records: Record) -> dg.AssetCheckResult:

@@ -4,13 +4,8 @@ The sensor reads a shard that was lost, the schedule puts back the captions of c
 reads two shards again. None of them needs a training or a captioner. All three share one server.
 """
 
-import os
 import shutil
-import signal
-import subprocess
-import time
-import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +15,12 @@ from components.data.lake import Lake
 from components.execution.ray_executor import start_head
 from components.pipeline.rollback import roll_back
 from tests.captioned_lake import captioned_lake, environment_of
-from tests.command_line import atelier, environment_for
-from tests.servers import free_port, get
-from tests.smoke.test_dev_server import LOCATION
+from tests.dagster_api import LOCATION, ask
+from tests.processes import wait_until
+from tests.servers import dev_server
 
-pytestmark = [pytest.mark.servers, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.servers
+ENDS = ("SUCCESS", "FAILURE", "CANCELED")
 START_SENSOR = """
 mutation Start($selector: SensorSelector!) {
   startSensor(sensorSelector: $selector) { __typename ... on PythonError { message } }
@@ -78,12 +74,10 @@ class Server:
     """The API behind the UI."""
 
     def __init__(self, url: str) -> None:
-        self.url = f"{url}/graphql"
+        self.url = url
 
     def ask(self, query: str, **variables: Any) -> Any:
-        answer = get(self.url, {"query": query, "variables": variables})
-        assert "errors" not in answer, answer["errors"]
-        return answer["data"]
+        return ask(self.url, query, **variables)
 
     def runs(self, tag: str, value: str) -> list[dict[str, Any]]:
         """Runs with a tag, the first one first, their tags as a mapping."""
@@ -100,14 +94,6 @@ class Server:
         }
 
 
-def wait_for(what: str, is_done: Callable[[], Any], seconds: float = 400) -> Any:
-    deadline = time.monotonic() + seconds
-    while not (found := is_done()):
-        assert time.monotonic() < deadline, f"{what} did not come"
-        time.sleep(1)
-    return found
-
-
 @pytest.fixture(scope="module")
 def home(tmp_path_factory) -> Path:
     """Champions have just returned, so that captions are due, and the last shard of raw_pairs is lost."""
@@ -121,34 +107,14 @@ def home(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def server(home: Path) -> Iterator[Server]:
     """``atelier dev`` and a Ray head for its runs, stopped by Ctrl-C."""
-    url, head = f"http://127.0.0.1:{free_port()}", start_head(num_cpus=2, object_store_mb=128)
-    added = {**environment_of(home), **head.environment, "ATELIER_DAGSTER_URL": url}
-    added["ATELIER_RECAPTION_CRON"] = "* * * * *"
-    process = subprocess.Popen(
-        atelier("dev"), env=environment_for(home, **{n: v for n, v in added.items() if n != "ATELIER_HOME"}),
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
-    )  # fmt: skip
-
-    def answers() -> bool:
-        assert process.poll() is None, "atelier dev ended by itself"
-        try:
-            with urllib.request.urlopen(f"{url}/server_info", timeout=5):
-                return True
-        except OSError:
-            return False
-
+    head = start_head(num_cpus=2, object_store_mb=128)
+    added = {**environment_of(home), **head.environment, "ATELIER_RECAPTION_CRON": "* * * * *"}
+    del added["ATELIER_HOME"]  # which ``dev_server`` gives
     try:
-        wait_for("the server", answers)
-        yield Server(url)
+        with dev_server(home, "smoke", **added) as urls:
+            yield Server(urls["dagster"])
     finally:
-        process.send_signal(signal.SIGINT)
-        try:
-            process.communicate(timeout=60)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            raise
-        finally:
-            head.stop()
+        head.stop()
 
 
 @pytest.fixture(scope="module")
@@ -170,7 +136,8 @@ def backfill(server: Server) -> str:
         "partitionNames": ["00000", "00001"],
         "runConfigData": {"resources": {"recipe": {"config": {"force": True}}}},
     }
-    wait_for("a run of the sensor", lambda: server.runs("dagster/sensor_name", "changed_shards"))  # it registers shards
+    # The sensor registers the shards.
+    wait_until(lambda: server.runs("dagster/sensor_name", "changed_shards"), "a run of the sensor", every=1)
     answer = server.ask(BACKFILL, params=params)["launchPartitionBackfill"]
     assert answer["__typename"] == "LaunchBackfillSuccess", answer
     return answer["backfillId"]
@@ -178,10 +145,10 @@ def backfill(server: Server) -> str:
 
 def finished(server: Server, tag: str, value: str) -> dict[str, Any]:
     """The first run of a tag, once it has ended."""
-    ends = ("SUCCESS", "FAILURE", "CANCELED")
-    return wait_for(
-        f"a run with {tag}={value}",
-        lambda: next((run for run in server.runs(tag, value)[:1] if run["status"] in ends), None),
+    return wait_until(
+        lambda: next((run for run in server.runs(tag, value)[:1] if run["status"] in ENDS), None),
+        f"the end of a run with {tag}={value}",
+        every=1,
     )
 
 
@@ -210,11 +177,11 @@ def test_a_schedule_has_the_champions_captions_put_back(server: Server, backfill
 
 
 def test_a_backfill_reads_two_shards_in_one_run(server: Server, backfill: str) -> None:
-    def status() -> str:
-        return server.ask(BACKFILL_STATUS, id=backfill)["partitionBackfillOrError"]["status"]
+    def end() -> str | None:
+        status = server.ask(BACKFILL_STATUS, id=backfill)["partitionBackfillOrError"]["status"]
+        return status if status in ("COMPLETED", "COMPLETED_SUCCESS", "COMPLETED_FAILED", "FAILED") else None
 
-    wait_for("the backfill's end", lambda: status() in ("COMPLETED", "COMPLETED_SUCCESS", "COMPLETED_FAILED", "FAILED"))
-    assert status() in ("COMPLETED", "COMPLETED_SUCCESS")
+    assert wait_until(end, "the backfill's end", every=1) in ("COMPLETED", "COMPLETED_SUCCESS")
     (run,) = server.runs("dagster/backfill", backfill)
     assert (run["status"], span(run)) == ("SUCCESS", ("00000", "00001"))
     shown = server.shown("raw_pairs", run["runId"])

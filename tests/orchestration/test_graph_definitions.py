@@ -12,12 +12,9 @@ from orchestration.jobs import JOBS
 from orchestration.partitions import register_shards
 from orchestration.present import escaped, markdown_table
 from orchestration.resources import RecipeResource
+from tests.records import record
 
 SPECS = {spec.key.to_user_string(): spec for spec in defs.resolve_all_asset_specs()}
-
-
-def record(asset: str, **metadata) -> Record:
-    return Record(asset, "table", "scenes", "smoke", "f", "v", "p", shard="00000", num_rows=3, metadata=metadata)
 
 
 def test_the_location_is_valid():

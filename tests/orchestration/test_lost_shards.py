@@ -3,34 +3,20 @@
 from pathlib import Path
 
 import dagster as dg
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
 from components.data.lake import Lake
-from components.data.scene_graph import scene_for
-from components.data.scene_rendering import encode_png, render
 from components.tracking import open_tracker
 from orchestration.launch import Target, run_job
-
-CARD = """\
-name: mine
-description: pictures of the test
-license: CC0-1.0
-source: {format: parquet, uri: "data/*.parquet"}
-"""
+from tests.own_data import own_data, write_shard
 
 
 @pytest.fixture
 def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The folder of a data set of three shards, found by the catalogue of this process."""
-    folder = tmp_path / "datasets" / "mine" / "data"
-    folder.mkdir(parents=True)
-    (folder.parent / "dataset.yaml").write_text(CARD)
+    folder = own_data(tmp_path / "datasets")
     for shard in range(3):
-        pictures = render([scene_for(10 * shard + i, seed=5) for i in range(6)], 32)
-        table = {"key": [f"{shard}-{i}" for i in range(6)], "png": [encode_png(one) for one in pictures]}
-        pq.write_table(pa.table({**table, "caption": ["words"] * 6}), folder / f"{shard}.parquet")
+        write_shard(folder, shard)
     monkeypatch.setattr("components.data.catalog.load_dataset.__defaults__", (tmp_path / "datasets",))
     return folder
 

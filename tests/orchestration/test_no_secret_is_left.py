@@ -2,14 +2,9 @@
 
 import base64
 import io
-import os
-import subprocess
-import sys
-import time
 import traceback
-import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from urllib.parse import quote
@@ -31,7 +26,7 @@ from orchestration.definitions import build_definitions
 from orchestration.home import mlflow_url
 from orchestration.partitions import register_shards
 from orchestration.resources import LakeResource, TrackingResource
-from tests.ray_nodes import free_ports
+from tests.storage_servers import mlflow_server
 
 USER, PASSWORD = "planted-user", "planted-tracking-password"
 PLANTED = {
@@ -75,27 +70,12 @@ def leaks(folder: Path) -> dict[str, list[str]]:
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[str]:
     """A tracking server that keeps everything below ``tmp_path``, its own log too; its host and port."""
-    (port,) = free_ports(1)
-    store = tmp_path / "mlflow"
-    store.mkdir()
-    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    command += ["--backend-store-uri", f"sqlite:///{store}/mlflow.db", "--artifacts-destination", str(store / "kept")]
-    environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-    with (store / "server.log").open("w") as log:
-        process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
-    try:
-        for _ in range(1200):
-            with suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=2):
-                break
-            assert process.poll() is None, (store / "server.log").read_text()
-            time.sleep(0.2)
-        yield f"127.0.0.1:{port}"
-    finally:
-        process.terminate()
-        process.wait(60)
+    kept = tmp_path / "mlflow"
+    kept.mkdir()
+    with mlflow_server(f"sqlite:///{kept}/mlflow.db", str(kept / "kept"), {}, kept / "server.log") as url:
+        yield url.removeprefix("http://")
 
 
-@pytest.mark.timeout(1200)
 def test_no_secret_is_left_anywhere(tmp_path: Path, server: str, monkeypatch, capfd, caplog) -> None:
     tracking = f"http://{USER}:{PASSWORD}@{server}"
     for name, value in {**PLANTED, "MLFLOW_TRACKING_URI": tracking, "ATELIER_HOME": str(tmp_path / "home")}.items():

@@ -7,17 +7,18 @@ import pytest
 
 from components.data.lake import Lake
 from tests.browser import chromium, find_chromium
-from tests.command_line import processes_of, run
+from tests.command_line import run
+from tests.processes import left_of
 from tests.servers import dev_server, page_server
 
 
 @pytest.fixture(scope="session")
 def demo(tmp_path_factory) -> tuple[Path, list[str]]:
-    """The home of a finished demo, and the processes that still named it when the command had ended."""
+    """The home of a finished demo, and the processes of it that were still there after the command had ended."""
     folder = tmp_path_factory.mktemp("home")
     done = run(["demo", "--recipe", "smoke"], folder)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    return folder, processes_of(folder)
+    return folder, left_of(folder)
 
 
 @pytest.fixture(scope="session")

@@ -1,14 +1,13 @@
 """``atelier dev`` on what the demo left: the Dagster UI's API materializes assets, MLflow shows the versions."""
 
-import time
-
 import pytest
 
 from components.pipeline.graph import ORDER
+from tests.dagster_api import LOCATION, ask
+from tests.processes import wait_until
 from tests.servers import dev_server, get
 
-pytestmark = [pytest.mark.smoke, pytest.mark.timeout(600)]
-LOCATION = {"repositoryLocationName": "orchestration.definitions", "repositoryName": "__repository__"}
+pytestmark = pytest.mark.smoke
 LAUNCH = """
 mutation Launch($params: ExecutionParams!) {
   launchRun(executionParams: $params) {
@@ -31,7 +30,7 @@ ASSETS = "query Assets { assetNodes { assetKey { path } assetMaterializations(li
 TICKS = """
 query Ticks($selector: SensorSelector!) {
   sensorOrError(sensorSelector: $selector) {
-    ... on Sensor { sensorState { ticks(limit: 1) { status skipReason error { message } } } }
+    ... on Sensor { sensorState { ticks(limit: 2) { status skipReason error { message } } } }
   }
 }
 """
@@ -39,7 +38,7 @@ query Ticks($selector: SensorSelector!) {
 
 @pytest.mark.parametrize(("asset", "partition"), [("recaptioned", "00001"), ("latent_diffusion", None)])
 def test_an_asset_is_materialized_through_the_api_of_the_ui(urls, asset, partition):
-    graphql = f"{urls['dagster']}/graphql"
+    url = urls["dagster"]
     tags = [{"key": "dagster/partition", "value": partition}] if partition else []
     params = {
         "selector": {**LOCATION, "pipelineName": "__ASSET_JOB", "assetSelection": [{"path": [asset]}]},
@@ -47,18 +46,16 @@ def test_an_asset_is_materialized_through_the_api_of_the_ui(urls, asset, partiti
         "runConfigData": {"resources": {"recipe": {"config": {"recipe": "smoke", "force": True}}}},
         "executionMetadata": {"tags": tags},
     }
-    launched = get(graphql, {"query": LAUNCH, "variables": {"params": params}})["data"]["launchRun"]
+    launched = ask(url, LAUNCH, params=params)["launchRun"]
     assert launched["__typename"] == "LaunchRunSuccess", launched
     run_id = launched["run"]["id"]
-    status, deadline = "", time.monotonic() + 300
-    while status not in ("SUCCESS", "FAILURE", "CANCELED"):
-        assert time.monotonic() < deadline, status
-        time.sleep(1)
-        answer = get(graphql, {"query": STATUS, "variables": {"id": run_id}})
-        status = answer["data"]["runOrError"]["status"]
-    assert status == "SUCCESS"
-    answer = get(graphql, {"query": MATERIALIZATIONS, "variables": {"key": {"path": [asset]}}})
-    (shown,) = answer["data"]["assetOrError"]["assetMaterializations"]
+
+    def end() -> str | None:
+        status = ask(url, STATUS, id=run_id)["runOrError"]["status"]
+        return status if status in ("SUCCESS", "FAILURE", "CANCELED") else None
+
+    assert wait_until(end, "the run's end", every=1) == "SUCCESS"
+    (shown,) = ask(url, MATERIALIZATIONS, key={"path": [asset]})["assetOrError"]["assetMaterializations"]
     assert shown["runId"] == run_id
     assert shown["partition"] == partition
     assert {"uri", "fingerprint", "samples"} <= {entry["label"] for entry in shown["metadataEntries"]}
@@ -72,19 +69,18 @@ def test_mlflow_shows_the_registered_champion(urls):
 
 def test_the_daemon_runs_the_sensor_that_registers_shards(urls):
     selector = {**LOCATION, "sensorName": "source_shards"}
-    deadline = time.monotonic() + 120
-    while True:
-        answer = get(f"{urls['dagster']}/graphql", {"query": TICKS, "variables": {"selector": selector}})
-        if ticks := answer["data"]["sensorOrError"]["sensorState"]["ticks"]:
-            break
-        assert time.monotonic() < deadline, "the sensor never ticked"
-        time.sleep(1)
-    assert ticks[0]["error"] is None
-    assert ticks[0]["skipReason"] == "no new shards"
+
+    def finished_tick() -> dict | None:
+        ticks = ask(urls["dagster"], TICKS, selector=selector)["sensorOrError"]["sensorState"]["ticks"]
+        return next((tick for tick in ticks if tick["status"] != "STARTED"), None)
+
+    tick = wait_until(finished_tick, "a tick of the sensor", every=1)
+    assert tick["error"] is None
+    assert tick["skipReason"] == "no new shards"
 
 
 def test_without_a_demo_the_graph_waits_to_be_materialized(tmp_path):
     with dev_server(tmp_path / "home", "smoke") as fresh:
-        nodes = get(f"{fresh['dagster']}/graphql", {"query": ASSETS})["data"]["assetNodes"]
+        nodes = ask(fresh["dagster"], ASSETS)["assetNodes"]
     assert {node["assetKey"]["path"][0] for node in nodes} == set(ORDER)
     assert not any(node["assetMaterializations"] for node in nodes)

@@ -19,7 +19,7 @@ from tests.browser import (
     window,
 )
 
-pytestmark = [pytest.mark.smoke, pytest.mark.timeout(1200)]
+pytestmark = pytest.mark.smoke
 PROMPT = '<i>star</i> ${1+1} "'
 
 
@@ -38,8 +38,8 @@ def test_a_shard_is_materialized_by_clicking_and_shows_captions_and_pictures(pag
     run = launch_shard(page)
     open_shard(page, urls["dagster"], "recaptioned", "00000")
     page.locator(f"a[href*='/runs/{run}']").wait_for()
-    assert page.get_by_text("Materialized", exact=True).first.is_visible()
-    assert page.get_by_text("dsc_captioner", exact=True).is_visible()
+    page.get_by_text("Materialized", exact=True).first.wait_for()
+    page.get_by_text("dsc_captioner", exact=True).wait_for()
     first = lake.read_table(lake.record("recaptioned", "table", "00000").path).to_pylist()[0]
     samples = page.get_by_role("row").filter(has=page.get_by_text("samples_table", exact=True))
     samples.get_by_text("[Show Markdown]").click()
@@ -47,7 +47,9 @@ def test_a_shard_is_materialized_by_clicking_and_shows_captions_and_pictures(pag
     dialog.get_by_role("cell", name=first["dsc"], exact=True).first.wait_for()
     dialog.get_by_role("button", name="Close").click()
     show_samples(page)
-    size = page.get_by_alt_text("samples").evaluate("picture => [picture.naturalWidth, picture.naturalHeight]")
+    size = page.get_by_alt_text("samples").evaluate(
+        "async picture => { await picture.decode(); return [picture.naturalWidth, picture.naturalHeight] }"
+    )
     assert min(size) > 100
 
 

@@ -11,13 +11,13 @@ import pytest
 from PIL import Image
 
 from tests.command_line import environment_for
-from tests.servers import free_port, get, serving
+from tests.servers import free_ports, get, serving
 
-pytestmark = [pytest.mark.smoke, pytest.mark.timeout(1200)]
+pytestmark = pytest.mark.smoke
 
 
 def test_mlflow_serves_the_champion(home):
-    port = free_port()
+    (port,) = free_ports(1)
     url = f"http://127.0.0.1:{port}"
     command = [sys.executable, "-m", "mlflow", "models", "serve", "--env-manager", "local", "--port", str(port)]
     command += ["--model-uri", "models:/scenes-smoke-latent_diffusion@champion", "--host", "127.0.0.1"]

@@ -10,7 +10,7 @@ from components.pipeline.studio import MAX_SEED, Studio, Wish, read_wish
 from components.pipeline.workspace import UnfitParent
 from tests.workspaces import scenes_workspace
 
-pytestmark = [pytest.mark.smoke, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.smoke
 WISH = Wish(prompt="small blue star", num_inference_steps=2, guidance_scale=2.0)
 
 

@@ -28,6 +28,7 @@ from orchestration.jobs import BY_NAME, JOBS
 from orchestration.partitions import register_shards
 from tests.command_line import environment_for
 from tests.deploy.files import DEPLOY, ROOT
+from tests.processes import left_of, wait_until
 from tests.ray_nodes import Nodes, ray_nodes
 from tests.workspaces import scenes_workspace
 
@@ -66,15 +67,12 @@ class Cluster:
             command, env=dict(self.environment), cwd=ROOT, capture_output=True, text=True, check=False
         )
         assert done.returncode == 0, done.stdout + done.stderr
-        run_id = self.instance.get_runs(limit=1)[0].run_id
-        deadline = time.monotonic() + RUN_SECONDS
-        while time.monotonic() < deadline:
-            run = self.instance.get_run_by_id(run_id)
-            assert run is not None
-            if run.is_finished:
-                return run
-            time.sleep(0.5)
-        raise TimeoutError(f"{job} has not ended in {RUN_SECONDS} s")
+        (run,) = self.instance.get_runs(limit=1)
+        return wait_until(lambda: self._ended(run.run_id), f"the end of {job}", RUN_SECONDS)
+
+    def _ended(self, run_id: str) -> dg.DagsterRun | None:
+        run = self.instance.get_run_by_id(run_id)
+        return run if run is not None and run.is_finished else None
 
     def reasons(self, run: dg.DagsterRun) -> str:
         """What failed, for a test's message."""
@@ -106,8 +104,7 @@ def cluster(tmp_path_factory) -> Iterator[Cluster]:
         with dg.DagsterInstance.from_config(str(folder)) as instance:
             register_shards(instance, list(SHARDS))
             yield Cluster(nodes, home, own, instance)
-    leftovers = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
-    assert [line for line in leftovers.splitlines() if str(nodes.folder) in line or str(home) in line] == []
+    assert left_of(home) == []
     assert not nodes.folder.exists()
 
 

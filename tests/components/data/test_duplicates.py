@@ -85,7 +85,7 @@ ROW = st.tuples(
 
 
 @given(st.dictionaries(st.text("abc", min_size=1, max_size=3), ROW, min_size=1), st.randoms(use_true_random=False))
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=60)
 def test_the_cut_into_shards_does_not_matter(rows: dict[str, tuple[str, str, int, int]], random) -> None:
     whole = set_aside(rows, dict.fromkeys(rows, "0"), "reject", NEAR)
     for _ in range(3):
@@ -109,7 +109,7 @@ def brute_force(hashes: list[int], colours: list[int]) -> set[int]:
 
 
 @given(st.lists(st.tuples(st.integers(0, 2**64 - 1), st.sampled_from([0, 15, 40])), min_size=2, max_size=30), st.data())
-@settings(max_examples=40, deadline=None, derandomize=True)
+@settings(max_examples=40)
 def test_bands_find_what_comparing_all_pairs_finds(pairs: list[tuple[int, int]], data) -> None:
     hashes, colours = [look for look, _ in pairs], [colour for _, colour in pairs]
     for i in range(1, len(hashes)):

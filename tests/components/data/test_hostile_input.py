@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from tests.components.data.hostile import ROWS, SHARDS
+from tests.processes import PATIENCE
 
 MAX_MIB = 1024  # of the ingesting process and its decoder together
 MAX_SECONDS = 120  # of any one shard, on a machine that is busy
@@ -20,7 +21,7 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
     folder = tmp_path_factory.mktemp("hostile")
     for module in ("hostile", "hostile_ingest"):
         command = [sys.executable, "-W", "ignore", "-m", f"tests.components.data.{module}", str(folder)]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=500, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
         assert done.returncode == 0, done.stderr[-3000:]
     lines = [json.loads(line) for line in done.stdout.splitlines()]
     return {line.get("shard", "peak"): line for line in lines}

@@ -291,7 +291,7 @@ def test_float_pixels_are_rejected() -> None:
     assert reason(encoded(Image.new("F", (32, 32), 0.5), "TIFF")) == "unsupported_mode"
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(0, 2**32 - 1))
 def test_no_damage_makes_it_raise(seed: int) -> None:
     rng = np.random.default_rng(seed)
@@ -336,7 +336,7 @@ def test_long_captions_are_cut_at_a_word_boundary() -> None:
     assert normalise_caption("exactly ten chars", 11) == "exactly ten"
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.text(max_size=100), st.integers(1, 60))
 def test_normalised_captions_are_short_clean_and_stay_as_they_are(text: str, max_chars: int) -> None:
     clean = normalise_caption(text, max_chars)

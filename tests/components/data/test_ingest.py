@@ -117,7 +117,7 @@ def test_equal_pictures_are_found_though_they_lay_in_the_source_in_different_enc
 
 
 @given(st.permutations(range(6)))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_the_order_of_rows_in_a_source_does_not_matter(order: list[int]) -> None:
     colours = ["red", "blue", "red", "green", "red", "blue"]
     rows = [row(f"{i}", png(colours[i]), "same" if i % 2 == 0 else f"{i}") for i in range(6)]

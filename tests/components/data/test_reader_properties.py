@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from datasets import Dataset
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from components.contracts import Reader, SourceRow
@@ -25,9 +25,7 @@ from components.data.sources import UnreadableShard, caption_of
 from components.data.table_rows import TableColumns
 from components.data.webdataset_reader import WebdatasetReader
 
-PROFILE = settings(
-    max_examples=25, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+PROFILE = settings(max_examples=25)
 KEY = st.text("abcdefgh0123_-", min_size=1, max_size=8)
 CAPTION = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=40)
 PICTURE = st.binary(min_size=1, max_size=60)

@@ -2,7 +2,11 @@
 
 import io
 import multiprocessing
+from contextlib import suppress
+from multiprocessing.sharedctypes import Synchronized
+from multiprocessing.synchronize import Barrier
 from pathlib import Path
+from threading import BrokenBarrierError
 
 import numpy as np
 import pyarrow as pa
@@ -60,20 +64,30 @@ def test_latents_keep_their_shape(lake: Lake, tmp_path: Path) -> None:
     assert np.array_equal(found, latents)
 
 
-def fill_slowly(folder: str, lake_root: str, records: list[Record]) -> None:
-    Scratch(Lake(lake_root), Path(folder)).pixels(records, 8, "pad")
+def fill_together(folder: str, begin: Barrier, both: Barrier, num_fills: Synchronized) -> None:
+    def fill(file: Path) -> None:
+        with num_fills.get_lock():
+            num_fills.value += 1
+        with suppress(BrokenBarrierError):
+            both.wait(2)  # for another one that fills, which there must not be
+        file.write_bytes(b"filled")
+
+    begin.wait()
+    Scratch(Lake(folder), Path(folder)).made_once("one", fill)
 
 
-def test_several_workers_fill_a_file_once(lake: Lake, parts: list[Record], tmp_path: Path) -> None:
-    folder = tmp_path / "scratch"
+def test_several_workers_fill_a_file_once(tmp_path: Path) -> None:
     context = multiprocessing.get_context("spawn")
-    workers = [context.Process(target=fill_slowly, args=(str(folder), lake.root, parts)) for _ in range(2)]
+    num_fills = context.Value("i", 0)
+    shared = (str(tmp_path), context.Barrier(2), context.Barrier(2), num_fills)
+    workers = [context.Process(target=fill_together, args=shared) for _ in range(2)]
     for worker in workers:
         worker.start()
     for worker in workers:
         worker.join()
     assert [worker.exitcode for worker in workers] == [0, 0]
-    assert len(list(folder.rglob("*.npy"))) == 1
+    assert num_fills.value == 1
+    assert (tmp_path / "one").read_bytes() == b"filled"
 
 
 def test_a_file_that_breaks_off_is_not_taken_for_whole(lake: Lake, tmp_path: Path) -> None:

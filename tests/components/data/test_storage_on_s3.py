@@ -1,7 +1,8 @@
 """A lake and sources on S3 over HTTP: what fails for the moment is repeated, what fails for good is named."""
 
 import tarfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 
@@ -23,9 +24,18 @@ LATENT = np.arange(16, dtype=np.float16)
 
 
 @pytest.fixture(autouse=True)
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("ATELIER_STORAGE_TIMEOUT", "0.3")
+def few_attempts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "2")
+
+
+@contextmanager
+def patience(kind: str, lake: Lake, timeout: float, attempts: int) -> Iterator[Lake]:
+    """The lake as somebody opens it who waits so long for an answer, where a fault's kind is silence."""
+    with pytest.MonkeyPatch.context() as environment:
+        if kind in ("stall", "slow"):
+            environment.setenv("ATELIER_STORAGE_TIMEOUT", str(timeout))
+            environment.setenv("AWS_MAX_ATTEMPTS", str(attempts))
+        yield Lake(lake.uri())
 
 
 @pytest.fixture
@@ -106,8 +116,9 @@ def test_reading_goes_on_after_a_passing_fault(what: str, lake: Lake, s3: Faulty
     expected = read(lake, tmp_path / "quiet")
     kinds = ("busy", "truncated", "stall", *(("reset", "reset_after", "slow") if what == "a table" else ()))
     for number, kind in enumerate(kinds):
-        s3.faults = [Fault(kind, "GET", where, seconds=0.6)]
-        assert read(lake, tmp_path / str(number)) == expected, kind
+        s3.faults = [Fault(kind, "GET", where, seconds=2)]
+        with patience(kind, lake, timeout=1, attempts=8) as opened:
+            assert read(opened, tmp_path / str(number)) == expected, kind
         assert s3.faults[0].times == 0, f"{kind} was never met"
 
 
@@ -123,13 +134,14 @@ def test_writing_goes_on_after_a_passing_fault(kind: str, lake: Lake, s3: Faulty
 def test_what_cannot_be_read_is_named_with_its_remedy(kind: str, lake: Lake, s3: FaultyProxy, tmp_path: Path) -> None:
     filled(lake, tmp_path)
     path = part(lake)
-    s3.faults = [Fault(kind, "GET", path, times=1000, seconds=0.6)]
-    with pytest.raises(
-        StorageError, match=rf"{lake.uri(path)} cannot be read: .*AWS_ENDPOINT_URL.*run the same command"
-    ):
-        lake.read_table(path)
-    with pytest.raises(StorageError, match=path), open_file(lake.uri(path)) as file:
-        file.read()
+    s3.faults = [Fault(kind, "GET", path, times=1000)]
+    with patience(kind, lake, timeout=0.3, attempts=2) as opened:
+        with pytest.raises(
+            StorageError, match=rf"{lake.uri(path)} cannot be read: .*AWS_ENDPOINT_URL.*run the same command"
+        ):
+            opened.read_table(path)
+        with pytest.raises(StorageError, match=path), open_file(lake.uri(path)) as file:
+            file.read()
     s3.faults = []
     assert lake.read_table(path).num_rows == ROWS
 
@@ -152,10 +164,9 @@ def write_large(lake: Lake) -> None:
             file.write(b"0123456789abcdef" * 2**16)
 
 
-def test_large_files_arrive_whole_or_not_at_all(lake: Lake, s3: FaultyProxy, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_files_arrive_whole_or_not_at_all(lake: Lake, s3: FaultyProxy) -> None:
     """They are sent in parts: while these arrive, and where one is lost, no object is there."""
-    monkeypatch.setenv("ATELIER_STORAGE_TIMEOUT", "20")
-    lake, other = Lake(lake.uri()), Storage(lake.uri())
+    other = Storage(lake.uri())
     seen: list[list[str]] = []
 
     def look(request: Request) -> None:

@@ -74,7 +74,7 @@ def test_folders_belong_to_the_key_and_suffixes_begin_at_the_first_dot(tmp_path:
 
 
 @given(st.permutations([f"{key}.{suffix}" for key in "abc" for suffix in ("jpg", "txt", "json")]))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_the_order_of_members_does_not_matter(names: list[str]) -> None:
     contents = {f"{key}.{suffix}": f"{suffix} of {key}".encode() for key in "abc" for suffix in ("jpg", "txt")}
     contents |= {f"{key}.json": b'{"license": "MIT"}' for key in "abc"}

@@ -7,6 +7,7 @@ import torch
 from torch import distributed
 
 from components.diffusion.gathering import gathered, share_of_all
+from tests.processes import PATIENCE
 
 ROWS = torch.arange(24, dtype=torch.float32).reshape(8, 3) / 7
 COUNTED = torch.tensor([1, 0, 0, 0, 1, 1, 1, 0], dtype=torch.bool)  # one of the first four rows, three of the others
@@ -53,7 +54,7 @@ def test_two_workers_average_to_the_loss_and_gradient_of_one(tmp_path: Path) -> 
     workers = [context.Process(target=work, args=(rank, str(tmp_path / "store"), queue)) for rank in (0, 1)]
     for worker in workers:
         worker.start()
-    averaged = torch.tensor(queue.get(timeout=120))
+    averaged = torch.tensor(queue.get(timeout=PATIENCE))
     for worker in workers:
         worker.join()
     alone = torch.stack([torch.stack(pair) for pair in both(ROWS, COUNTED)])

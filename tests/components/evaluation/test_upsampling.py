@@ -6,7 +6,7 @@ from components.evaluation.measurement import Judges, PromptSet
 from components.evaluation.upsampling import compare_upsampled
 from components.pipeline.report import Sampled, _Evaluation
 from orchestration.checks import check_results
-from tests.orchestration.test_graph_definitions import record
+from tests.records import record
 from tests.workspaces import scenes_workspace
 
 CAPTIONS = [scenes.dsc(scenes.scene_for(index, 0)) for index in range(400)]

@@ -13,6 +13,7 @@ import pytest
 from components.contracts import Elasticity, Executor, Gang, InsufficientResources, Resources
 from components.execution.local_executor import LocalExecutor
 from components.execution.ray_executor import Head, LostWorker, RayExecutor, start_head
+from tests.processes import PATIENCE
 
 ONE_CPU = Resources(num_cpus=1)
 
@@ -303,7 +304,7 @@ def test_processes_attach_to_a_shared_head_which_leaves_nothing_behind() -> None
         assert len(session_members(session)) > 3
         bare = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
         command = [sys.executable, "-c", ATTACH]
-        said = subprocess.run(command, env=bare | head.environment, capture_output=True, text=True, timeout=120)
+        said = subprocess.run(command, env=bare | head.environment, capture_output=True, text=True, timeout=PATIENCE)
         assert said.stdout.strip() == f"[0, 1, 4, 9] {head.address}", said.stderr
     finally:
         head.stop()

@@ -38,12 +38,12 @@ def ws(tmp_path_factory) -> Workspace:
 
 
 def test_each_arm_is_trained_once_for_its_minutes(ws, monkeypatch):
-    monkeypatch.setattr(ablations, "seconds_of_a_step", lambda build, training: 1.0)
-    report = study_ablations(ws, 0.1, TWO)
+    monkeypatch.setattr(ablations, "seconds_of_a_step", lambda build, training: 100.0)
+    report = study_ablations(ws, 10, TWO)
     first, second = report["arms"]
     assert first["text_encoder_seconds"] > second["text_encoder_seconds"] == 0
     for arm in report["arms"]:
-        assert arm["num_steps"] == round(6 - arm["text_encoder_seconds"])
+        assert arm["num_steps"] == pytest.approx((600 - arm["text_encoder_seconds"]) / 100, abs=0.501)
     for arm in report["arms"]:
         value, _, num_samples = arm["figures"]["object_accuracy"]
         assert 0 <= value <= 1
@@ -53,7 +53,7 @@ def test_each_arm_is_trained_once_for_its_minutes(ws, monkeypatch):
     assert "| no rewriting first | template | 6 | " in table
 
     monkeypatch.setattr(ablations, "trained_aside", None)
-    assert study_ablations(ws, 0.1, TWO) == report
+    assert study_ablations(ws, 10, TWO) == report
 
 
 def test_a_text_encoder_that_takes_all_the_time_is_refused(ws):

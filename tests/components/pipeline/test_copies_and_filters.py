@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
@@ -20,7 +19,6 @@ from components.data.catalog import load_dataset
 from components.data.ingest import ClassifierFilter, ClipFilter, IngestConfig
 from components.data.lake import Lake
 from components.data.sources import UnreadableShard
-from components.execution.local_executor import LocalExecutor
 from components.families.clip.config import ClipConfig
 from components.families.clip.model import build_clip
 from components.pipeline import row_filters
@@ -30,18 +28,12 @@ from components.pipeline.rows import load_rows
 from components.pipeline.shards import ShardStage, make_shards
 from components.pipeline.splits import split_figures
 from components.pipeline.workspace import Made, Workspace
-from components.recipes import load_recipe
 from components.recipes.recipe import MapConfig
-from components.tracking import open_tracker
 from orchestration.checks import check_results
+from tests.own_data import own_data, write_rows
+from tests.workspaces import scenes_workspace
 
-CARD = """\
-name: mine
-description: pictures of the test
-license: CC0-1.0
-source: {format: parquet, uri: "data/*.parquet"}
-splits: {evaluation: 0.3}
-"""
+SPLITS = "splits: {evaluation: 0.3}\n"
 
 
 def picture(seed: int, format: str = "PNG", side: int = 64, **options: object) -> bytes:
@@ -52,20 +44,11 @@ def picture(seed: int, format: str = "PNG", side: int = 64, **options: object) -
 
 
 def open_mine(tmp_path: Path, shards: list[dict[str, bytes]], **overrides: str) -> Workspace:
-    data = tmp_path / "datasets" / "mine" / "data"
-    data.mkdir(parents=True, exist_ok=True)
-    (data.parent / "dataset.yaml").write_text(CARD)
+    data = own_data(tmp_path / "datasets", SPLITS)
     for number, rows in enumerate(shards):
-        table = {"key": list(rows), "png": list(rows.values()), "caption": ["words"] * len(rows)}
-        pq.write_table(pa.table(table), data / f"{number}.parquet")
-    return Workspace(
-        dataset=load_dataset("mine", tmp_path / "datasets"),
-        recipe=load_recipe("smoke", {"data.max_shards": "9", **overrides}),
-        lake=Lake(str(tmp_path / "lake")),
-        executor=LocalExecutor(),
-        tracker=open_tracker(f"local:{tmp_path / 'tracker'}"),
-        scratch=tmp_path / "scratch",
-    )
+        write_rows(data / f"{number}.parquet", rows)
+    dataset = load_dataset("mine", tmp_path / "datasets")
+    return scenes_workspace(tmp_path, {"data.max_shards": "9", **overrides}, dataset=dataset)
 
 
 def shards() -> list[dict[str, bytes]]:

@@ -3,42 +3,24 @@
 import shutil
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
 from components.data.catalog import load_dataset
-from components.data.scene_graph import scene_for
-from components.data.scene_rendering import encode_png, render
 from components.pipeline.due import due_captions, due_pairs
 from components.pipeline.ingest import Intake, ingest, shard_names
 from components.pipeline.workspace import Workspace
 from tests.captioned_lake import OVERRIDES, captioned_lake, read_shards
 from tests.finished_lake import keep_model
+from tests.own_data import own_data, write_shard
 from tests.workspaces import scenes_workspace
-
-CARD = """\
-name: mine
-description: pictures of the test
-license: CC0-1.0
-source: {format: parquet, uri: "data/*.parquet"}
-"""
-
-
-def write_shard(folder: Path, shard: int, seed: int) -> None:
-    pictures = render([scene_for(10 * shard + i, seed=seed) for i in range(4)], 32)
-    table = {"key": [f"{shard}-{i}" for i in range(4)], "png": [encode_png(one) for one in pictures]}
-    pq.write_table(pa.table({**table, "caption": ["words"] * 4}), folder / f"{shard}.parquet")
 
 
 @pytest.fixture
 def mine(tmp_path: Path) -> Workspace:
     """A data set of three files, and no shard of it read."""
-    data = tmp_path / "datasets" / "mine" / "data"
-    data.mkdir(parents=True)
-    (data.parent / "dataset.yaml").write_text(CARD)
+    data = own_data(tmp_path / "datasets")
     for shard in range(3):
-        write_shard(data, shard, seed=5)
+        write_shard(data, shard)
     dataset = load_dataset("mine", tmp_path / "datasets")
     return scenes_workspace(tmp_path, {"data.max_shards": "9"}, dataset=dataset)
 
@@ -59,7 +41,7 @@ def test_a_source_that_changes_makes_its_shard_due_until_it_is_read(mine: Worksp
     assert result.outcome is not None
     assert result.outcome.record.fingerprint == due.fingerprint
     assert due_pairs(ws, Intake.of(ws)) == ([], {})
-    write_shard(data, 3, seed=5)
+    write_shard(data, 3)
     assert reasons(ws) == {"00003": "never made"}
 
 

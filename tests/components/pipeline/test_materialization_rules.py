@@ -8,10 +8,6 @@ import pyarrow.parquet as pq
 import pytest
 
 from components.data.catalog import load_dataset
-from components.data.lake import Lake
-from components.data.scene_graph import scene_for
-from components.data.scene_rendering import encode_png, render
-from components.execution.local_executor import LocalExecutor
 from components.pipeline.captions import build_training_set
 from components.pipeline.ingest import build_image_set, ingest, shard_names
 from components.pipeline.progress import Progress, tracked
@@ -20,14 +16,11 @@ from components.pipeline.train import train_model
 from components.pipeline.workspace import Made, UnfitParent, Workspace
 from components.recipes import load_recipe
 from components.schemas import RECAPTIONED
-from components.tracking import open_tracker
+from tests.own_data import own_data, pictures, write_rows
+from tests.workspaces import scenes_workspace
 
 CARD = """\
-name: mine
-description: pictures of the test
-license: CC0-1.0
 homepage: none
-source: {format: parquet, uri: "data/*.parquet"}
 examples:
   ssc: {columns: [caption], template: "{caption}", rows: 10}
 splits: {evaluation: 0.2}
@@ -35,33 +28,19 @@ recipe: smoke
 """
 
 
-def write_shard(folder: Path, number: int, num_rows: int = 12) -> None:
-    scenes = [scene_for(100 * number + i, seed=5) for i in range(num_rows)]
-    table = pa.table(
-        {
-            "key": [f"{number}-{i:03d}" for i in range(num_rows)],
-            "png": [encode_png(picture) for picture in render(scenes, 32)],
-            "caption": [f"picture {i} of shard {number}" for i in range(num_rows)],
-        }
-    )
-    pq.write_table(table, folder / f"{number:05d}.parquet")
+def write_shard(data: Path, number: int, num_rows: int = 12) -> None:
+    """Pictures with captions of their own."""
+    keys = [f"{number}-{row:03d}" for row in range(num_rows)]
+    rows = dict(zip(keys, pictures(range(100 * number, 100 * number + num_rows)), strict=True))
+    write_rows(data / f"{number:05d}.parquet", rows, (f"picture {row} of shard {number}" for row in range(num_rows)))
 
 
 @pytest.fixture
 def ws(tmp_path) -> Workspace:
-    data = tmp_path / "datasets" / "mine" / "data"
-    data.mkdir(parents=True)
-    (data.parent / "dataset.yaml").write_text(CARD)
+    data = own_data(tmp_path / "datasets", CARD)
     for number in range(3):
         write_shard(data, number)
-    return Workspace(
-        dataset=load_dataset("mine", tmp_path / "datasets"),
-        recipe=load_recipe("smoke", {"data.max_shards": "3"}),
-        lake=Lake(str(tmp_path / "lake")),
-        executor=LocalExecutor(),
-        tracker=open_tracker(f"local:{tmp_path / 'tracker'}"),
-        scratch=tmp_path / "scratch",
-    )
+    return scenes_workspace(tmp_path, {"data.max_shards": "3"}, dataset=load_dataset("mine", tmp_path / "datasets"))
 
 
 def shard_file(ws: Workspace, number: int) -> Path:

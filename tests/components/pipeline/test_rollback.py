@@ -17,7 +17,7 @@ from components.pipeline.rollback import NothingToReturnTo, former_champions, in
 from components.pipeline.withdrawals import rollbacks, withdrawn
 from components.pipeline.workspace import UnfitParent, Workspace
 from tests.captioned_lake import captioned_lake, promote_captioners, train_captioners
-from tests.components.pipeline.test_promotion import parents_of, remember, report_of
+from tests.evaluated import parents_of, remember, report_of
 from tests.finished_lake import keep_model
 from tests.workspaces import scenes_workspace
 

@@ -1,16 +1,16 @@
 """Every family's training: stopped and resumed, or cut over two workers, it is the same training."""
 
-import threading
-import time
-from dataclasses import replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
-import psutil
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from components.contracts import Executor, Gang
 from components.data.lake import Lake
 from components.pipeline.graph import ORDER, make
 from components.pipeline.train import STAGES, KeptAs, fit_stage, new_trainer, weights_digest
@@ -99,31 +99,51 @@ def weights_below(folder: Path) -> dict[str, torch.Tensor]:
     return {f"{part}:{key}": value.float() for part, tensors in parts.items() for key, value in tensors.items()}
 
 
-def test_a_training_that_loses_a_worker_ends_with_the_bytes_of_an_undisturbed_one(ws, ray_executor, caplog):
-    """The worker is killed after the first checkpoint; the gang starts again and goes on from there."""
-    changed = with_training(ws, "vae", num_workers=2, num_steps=40, checkpoint_every=10, sharding="full")
-    changed = replace(changed, executor=ray_executor)
+@dataclass(frozen=True)
+class LosesAWorker:
+    """Another executor's gangs, of which the first one's rank 0 is killed when it has kept its first checkpoint."""
 
-    def trained(way: str) -> Made:
-        return fit_stage(changed, "vae", way, INPUTS, KeptAs("vae", way)).made
+    executor: Executor
+    mark: Path  # a file that is there once the worker is killed
 
-    undisturbed = trained("undisturbed")
-    killer = threading.Thread(target=kill_a_worker_after, args=(Checkpoints(ws.lake, "checkpoints/vae-killed"), 10))
-    killer.start()
-    killed = trained("killed")
-    killer.join()
+    def fit(
+        self, function: Callable[[Gang, Mapping[str, Any]], Mapping[str, Any]], config: Mapping[str, Any], **how: Any
+    ) -> Mapping[str, Any]:
+        mark = str(self.mark)
+
+        def killed_once(gang: Gang, config: Mapping[str, Any]) -> Mapping[str, Any]:
+            import os
+            import signal
+
+            from components.training.checkpoint import Checkpoints
+
+            save = Checkpoints.save
+
+            def save_and_die(checkpoints: Checkpoints, step: int, state: dict[str, Any]) -> None:
+                save(checkpoints, step, state)
+                if not os.path.exists(mark):  # noqa: PTH110  (it runs in a worker)
+                    os.close(os.open(mark, os.O_CREAT))
+                    os.kill(os.getpid(), signal.SIGKILL)
+
+            Checkpoints.save = save_and_die
+            return function(gang, config)
+
+        return self.executor.fit(killed_once, config, **how)
+
+
+def test_a_training_that_loses_a_worker_ends_with_the_bytes_of_an_undisturbed_one(ws, ray_executor, caplog, tmp_path):
+    """The gang starts again and goes on from the checkpoint."""
+    changed = with_training(ws, "vae", num_workers=2, num_steps=12, checkpoint_every=5, sharding="full")
+
+    def trained(way: str, executor: Executor | LosesAWorker) -> Made:
+        return fit_stage(replace(changed, executor=executor), "vae", way, INPUTS, KeptAs("vae", way)).made
+
+    undisturbed = trained("undisturbed", ray_executor)
+    killed = trained("killed", LosesAWorker(ray_executor, tmp_path / "lost"))
     assert "going on from the last checkpoint (2 more such losses allowed)" in caplog.text
     assert min(step for step, _ in undisturbed.metadata["losses"]) == 1
-    assert min(step for step, _ in killed.metadata["losses"]) > 10
+    assert min(step for step, _ in killed.metadata["losses"]) == 6
     assert killed.data_version == undisturbed.data_version
-
-
-def kill_a_worker_after(checkpoints: Checkpoints, step: int) -> None:
-    """Kill one process of the gang as hard as it goes, once the checkpoint of a step is there."""
-    while step not in checkpoints.steps():
-        time.sleep(0.02)
-    workers = [each for each in psutil.Process().children(recursive=True) if "RayTrainWorker" in each.cmdline()[0]]
-    workers[-1].kill()
 
 
 def test_slices_of_all_assets_come_out_the_same(ws):

@@ -16,6 +16,7 @@ from components.contracts import ModelVersion
 from components.tracking import open_tracker, outage
 from components.tracking.local_tracker import MAX_VALUE_LENGTH, LocalTracker, flatten
 from components.tracking.mlflow_tracker import MlflowTracker
+from tests.processes import PATIENCE
 
 Either = LocalTracker | MlflowTracker
 
@@ -255,7 +256,7 @@ def test_two_processes_share_a_new_tracker(kind: str, tmp_path: Path) -> None:
     writers = [
         subprocess.Popen([*command, name], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for name in "ab"
     ]
-    said = [writer.communicate(timeout=240) for writer in writers]
+    said = [writer.communicate(timeout=PATIENCE) for writer in writers]
     assert [writer.returncode for writer in writers] == [0, 0], said
     runs, versions = zip(*(out.split() for out, _ in said), strict=True)
     assert sorted(versions) == ["1", "2"]
