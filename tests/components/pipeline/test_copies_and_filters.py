@@ -169,7 +169,7 @@ def test_a_shard_that_fails_leaves_its_time_to_nobody(tmp_path: Path, monkeypatc
     started = time.perf_counter()
     good = next(results)
     assert good.outcome
-    assert good.outcome.record.seconds < time.perf_counter() - started + 0.5
+    assert good.outcome.record.seconds < time.perf_counter() - started + 1
 
 
 def test_a_failed_shards_work_is_not_the_next_ones(tmp_path: Path) -> None:
@@ -196,7 +196,7 @@ def test_a_failed_shards_work_is_not_the_next_ones(tmp_path: Path) -> None:
     broken, good = make_shards(ws, stage, shard_names(ws))
     assert broken.failure == "latents[00000]: ValueError: it is broken"
     assert good.outcome
-    assert good.outcome.record.cpu_seconds < 0.5
+    assert good.outcome.record.cpu_seconds < 1
     assert parts[1].path == good.outcome.record.path
 
 
