@@ -1,9 +1,11 @@
 """deploy/compose.yaml: valid, complete, and without secrets or root."""
 
+import re
 import subprocess
 import sys
 
 import pytest
+from sqlalchemy import make_url
 
 from tests.deploy.files import COMPOSE, DEPLOY, SECRETS, VARIABLE, is_read
 
@@ -94,6 +96,16 @@ def test_every_variable_to_fill_in_is_explained_in_the_example():
     for secret in SECRETS & EXAMPLE:
         assert f"{secret}=" in filled or any(line.startswith(f"{secret}=") and "PASSWORD@" in line for line in filled)
     assert "deploy/.env" in (DEPLOY.parent / ".gitignore").read_text().splitlines()
+
+
+@pytest.mark.parametrize("file", [".env.example", "kubernetes/settings.yaml"])
+def test_postgresql_is_reached_with_the_driver_that_is_installed(file):
+    """Containers run Dagster's and MLflow's own programs: nobody adds the driver to an address there."""
+    addresses = re.findall(r"(ATELIER_POSTGRES_URL|MLFLOW_BACKEND_STORE_URI)=(\S+)", (DEPLOY / file).read_text())
+    assert {variable for variable, _ in addresses} == {"ATELIER_POSTGRES_URL", "MLFLOW_BACKEND_STORE_URI"}
+    for _, address in addresses:
+        assert make_url(address).drivername == "postgresql+psycopg2"
+        make_url(address).get_dialect().import_dbapi()
 
 
 @pytest.mark.parametrize("name", SERVICES)
