@@ -72,7 +72,9 @@ def test_secrets_are_references_and_variables_are_read(name):
         assert sources == {"configMapRef": "atelier", "secretRef": "atelier"}
         for variable in container.get("env", []):
             assert is_read(variable["name"])
-            assert variable["name"] not in SECRETS
+            if variable["name"] in SECRETS:
+                reference = {"name": "atelier", "key": variable["name"]}
+                assert variable == {"name": variable["name"], "valueFrom": {"secretKeyRef": reference}}
 
 
 def test_the_settings_hold_no_secret_and_are_read():
@@ -107,6 +109,13 @@ def test_the_ray_cluster_is_of_the_version_that_is_installed_and_asks_for_a_toke
     assert ports == {"gcs-server": 6379, "dashboard": 8265}
     for group in RAY["workerGroupSpecs"]:
         assert group["minReplicas"] <= group["replicas"] <= group["maxReplicas"]
+
+
+@pytest.mark.parametrize("name", [name for name in PODS if name.startswith("ray-")])
+def test_what_waits_for_the_head_knows_the_token(name):
+    """KubeRay copies ``env`` to its init container ``wait-gcs-ready``, which asks the head, and not ``envFrom``."""
+    (container,) = PODS[name]["spec"]["containers"]
+    assert {"RAY_AUTH_MODE", "RAY_AUTH_TOKEN"} <= {variable["name"] for variable in container["env"]}
 
 
 def test_kustomize_lists_every_file_and_sets_the_image():
