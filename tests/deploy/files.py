@@ -1,6 +1,7 @@
 """The files of ``deploy/`` as the tests of this folder read them, and what is known of environment variables."""
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ THIRD_PARTY = {
     "RAY_AUTH_TOKEN": "ray",
     "MLFLOW_BACKEND_STORE_URI": "mlflow server",
     "MLFLOW_SERVER_ALLOWED_HOSTS": "mlflow server",
+    "MLFLOW_SERVER_CORS_ALLOWED_ORIGINS": "mlflow server",
     "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "mlflow server",
     "MLFLOW_DISABLE_TELEMETRY": "mlflow",
     "POSTGRES_USER": "the image postgres",
@@ -53,7 +55,12 @@ SECRETS = {  # names whose values must never stand in a file
     "PROXY_PASSWORD_HASH",
     "RAY_AUTH_TOKEN",
 }
-VARIABLE = re.compile(r"\$\{([A-Z_]+)(:?[-?][^}]*)?\}")
+VARIABLE = re.compile(r"\$\{([A-Z_]+)(?::-(?P<default>[^}]*)|:\?[^}]*)?\}")
+
+
+def filled(value: str, environment: Mapping[str, str]) -> str:
+    """A value of compose.yaml as Compose fills its variables in."""
+    return VARIABLE.sub(lambda match: environment.get(match[1]) or match["default"] or "", value)
 
 
 def is_read(variable: str) -> bool:
