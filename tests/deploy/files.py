@@ -28,6 +28,7 @@ THIRD_PARTY = {
     "AWS_ENDPOINT_URL": "botocore",
     "RAY_AUTH_MODE": "ray",
     "RAY_AUTH_TOKEN": "ray",
+    "MLFLOW_ARTIFACTS_DESTINATION": "mlflow server",
     "MLFLOW_BACKEND_STORE_URI": "mlflow server",
     "MLFLOW_SERVER_ALLOWED_HOSTS": "mlflow server",
     "MLFLOW_SERVER_CORS_ALLOWED_ORIGINS": "mlflow server",

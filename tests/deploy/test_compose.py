@@ -11,11 +11,8 @@ from tests.deploy.files import COMPOSE, DEPLOY, SECRETS, VARIABLE, filled, is_re
 
 SERVICES = COMPOSE["services"]
 ONE_SHOT = {name for name, service in SERVICES.items() if service.get("restart") == "no"}
-EXAMPLE = {
-    line.partition("=")[0]
-    for line in (DEPLOY / ".env.example").read_text().splitlines()
-    if line and not line.startswith("#")
-}
+# What may be left out is commented out, without a space.
+EXAMPLE = set(re.findall(r"^#?([A-Z_]+)=", (DEPLOY / ".env.example").read_text(), flags=re.M))
 
 
 def test_it_follows_the_compose_specification(tmp_path):

@@ -5,6 +5,7 @@ relies on is checked field by field.
 """
 
 import importlib.metadata
+from urllib.parse import urlsplit
 
 import kubernetes_validate
 import pytest
@@ -85,6 +86,14 @@ def test_the_settings_hold_no_secret_and_are_read():
     said = (DEPLOY / "kubernetes" / "settings.yaml").read_text()
     asked = {name for name in SECRETS if not name.startswith(("MINIO", "POSTGRES", "PROXY"))}  # those are compose's
     assert all(name in said for name in asked)
+
+
+def test_lake_and_artifacts_lie_in_one_bucket():
+    settings = one("ConfigMap", "atelier")["data"]
+    buckets = {urlsplit(settings[name]).netloc for name in ("ATELIER_LAKE", "MLFLOW_ARTIFACTS_DESTINATION")}
+    assert len(buckets) == 1
+    text = "".join(path.read_text() for path in (DEPLOY / "kubernetes").glob("*.yaml"))
+    assert text.count("s3://") == 2  # so that another bucket is two lines
 
 
 def test_services_find_their_pods_and_ports():
