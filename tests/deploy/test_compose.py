@@ -15,6 +15,10 @@ ONE_SHOT = {name for name, service in SERVICES.items() if service.get("restart")
 EXAMPLE = set(re.findall(r"^#?([A-Z_]+)=", (DEPLOY / ".env.example").read_text(), flags=re.M))
 
 
+# Those that are not set at all where deploy/.env does not name them.
+PASSED_ON = {variable for variable, value in COMPOSE["x-environment"].items() if value is None}
+
+
 def test_it_follows_the_compose_specification(tmp_path):
     def check(path):
         command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec", str(path)]
@@ -83,16 +87,32 @@ def test_every_variable_is_read_and_no_secret_is_written_down(name):
     for variable, value in SERVICES[name].get("environment", {}).items():
         assert is_read(variable), f"{variable} is set and nobody reads it"
         if variable in SECRETS:
-            assert VARIABLE.fullmatch(value), f"{variable} must come from deploy/.env"
+            assert value is None or VARIABLE.fullmatch(value), f"{variable} must come from deploy/.env"
 
 
 def test_every_variable_to_fill_in_is_explained_in_the_example():
     asked = {match[1] for match in VARIABLE.finditer((DEPLOY / "compose.yaml").read_text())}
-    assert asked == EXAMPLE
-    filled = {line for line in (DEPLOY / ".env.example").read_text().splitlines() if not line.startswith("#")}
+    assert asked | PASSED_ON == EXAMPLE
+    example = (DEPLOY / ".env.example").read_text()
     for secret in SECRETS & EXAMPLE:
-        assert f"{secret}=" in filled or any(line.startswith(f"{secret}=") and "PASSWORD@" in line for line in filled)
-    assert "deploy/.env" in (DEPLOY.parent / ".gitignore").read_text().splitlines()
+        (value,) = re.findall(rf"^#?{secret}=(.*)$", example, flags=re.M)
+        assert not value or ":PASSWORD@" in value
+    for file in ("deploy/.env", "deploy/data.env"):
+        assert file in (DEPLOY.parent / ".gitignore").read_text().splitlines()
+        assert file in (DEPLOY / "docker" / "Dockerfile.dockerignore").read_text().splitlines()
+
+
+def test_what_the_operations_page_sets_reaches_the_containers():
+    told = set(re.findall(r"\b(?:ATELIER|AWS)_[A-Z_]+[A-Z]\b", (DEPLOY / "OPERATIONS.md").read_text()))
+    of_the_image = set(re.findall(r"\b(ATELIER_[A-Z]+)=", (DEPLOY / "docker" / "Dockerfile").read_text()))
+    assert told - of_the_image <= set(COMPOSE["x-environment"])
+    assert {"ATELIER_AUTOMATION", "ATELIER_OVERRIDES", "AWS_MAX_ATTEMPTS"} <= told & PASSED_ON
+
+
+def test_variables_of_data_sets_reach_those_who_read_data_sets():
+    readers = {name for name, service in SERVICES.items() if "env_file" in service}
+    assert readers == {"code-location", "ray-head", "ray-worker"}
+    assert all(SERVICES[name]["env_file"] == [{"path": "data.env", "required": False}] for name in readers)
 
 
 @pytest.mark.parametrize("file", [".env.example", "kubernetes/settings.yaml"])
