@@ -158,6 +158,14 @@ def test_mlflow_lets_the_browser_behind_the_proxy_change_things():
     assert not is_allowed_host_header(hosts, "elsewhere.example.org")
 
 
+@pytest.mark.parametrize("node", ["ray-head", "ray-worker"])
+def test_the_object_store_fits_into_shared_memory(node):
+    """Ray takes 30 % of a machine's memory unless told otherwise, and where shared memory is smaller, the disk."""
+    (size,) = [int(word.partition("=")[2]) for word in SERVICES[node]["command"] if "object-store-memory" in word]
+    assert SERVICES[node]["shm_size"] == "2gb"
+    assert 0.8 * 2 * 2**30 < size < 2 * 2**30
+
+
 def test_runs_go_to_ray_and_the_daemon_waits_for_it():
     environment = SERVICES["dagster-daemon"]["environment"]
     assert environment["ATELIER_RAY_JOBS_URL"] == "http://ray-head:8265"

@@ -127,6 +127,13 @@ def test_what_waits_for_the_head_knows_the_token(name):
     assert {"RAY_AUTH_MODE", "RAY_AUTH_TOKEN"} <= {variable["name"] for variable in container["env"]}
 
 
+@pytest.mark.parametrize("group", [RAY["headGroupSpec"], *RAY["workerGroupSpecs"]])
+def test_the_object_store_fits_into_shared_memory(group):
+    (volume,) = [each for each in group["template"]["spec"]["volumes"] if each["name"] == "shared-memory"]
+    assert volume["emptyDir"] == {"medium": "Memory", "sizeLimit": "2Gi"}
+    assert 0.8 * 2 * 2**30 < int(group["rayStartParams"]["object-store-memory"]) < 2 * 2**30
+
+
 def test_kustomize_lists_every_file_and_sets_the_image():
     kustomization = next(each for each in MANIFESTS if each["kind"] == "Kustomization")
     files = {path.name for path in (DEPLOY / "kubernetes").glob("*.yaml")} - {"kustomization.yaml"}
