@@ -159,6 +159,19 @@ def test_mlflow_lets_the_browser_behind_the_proxy_change_things():
 
 
 @pytest.mark.parametrize("node", ["ray-head", "ray-worker"])
+def test_a_ray_node_is_asked_itself_and_without_the_token(node):
+    """The head's GCS answers for a node whose raylet is dead; and `ray health-check` imports Ray each time."""
+    from ray._private.ray_constants import DEFAULT_DASHBOARD_AGENT_LISTEN_PORT as PORT
+    from ray.dashboard.http_server_agent import PUBLIC_EXACT_PATHS
+
+    program = SERVICES[node]["healthcheck"]["test"]
+    assert program[:3] == ["CMD", "python", "-c"]
+    compile(program[3], "healthcheck", "exec")
+    (path,) = re.findall(rf"http://127\.0\.0\.1:{PORT}(/[a-z_/]+)", program[3])
+    assert path in PUBLIC_EXACT_PATHS
+
+
+@pytest.mark.parametrize("node", ["ray-head", "ray-worker"])
 def test_the_object_store_fits_into_shared_memory(node):
     """Ray takes 30 % of a machine's memory unless told otherwise, and where shared memory is smaller, the disk."""
     (size,) = [int(word.partition("=")[2]) for word in SERVICES[node]["command"] if "object-store-memory" in word]
