@@ -42,7 +42,7 @@ def test_the_last_user_is_not_root_and_there_is_a_health_check():
 def test_no_secret_enters_while_it_is_built():
     text = DOCKERFILE.read_text()
     assert not [name for name in SECRETS if name in text]
-    assert [value.split("=")[0] for step, value in STEPS if step == "ARG"] == ["TORCH_INDEX"]
+    assert [value.split("=")[0] for step, value in STEPS if step == "ARG"] == ["TORCH_INDEX", "ATELIER_COMMIT"]
     assert "deploy/.env" in (DEPLOY / "docker" / "Dockerfile.dockerignore").read_text().splitlines()
 
 
