@@ -1,7 +1,9 @@
 """The files of ``deploy/`` as the tests of this folder read them, and what is known of environment variables."""
 
+import importlib.util
 import re
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -17,36 +19,32 @@ MANIFESTS: list[dict[str, Any]] = [
 ]
 SOURCES = (
     "\n".join(path.read_text() for folder in ("orchestration", "components") for path in (ROOT / folder).rglob("*.py"))
-    + (DEPLOY / "ray_jobs.yaml").read_text()
+    + "".join((DEPLOY / name).read_text() for name in ("dagster.yaml", "ray_jobs.yaml"))
 )
-# Read by the programs in the images, with where that is said.
-THIRD_PARTY = {
-    "ATELIER_POSTGRES_URL": "deploy/dagster.yaml",
-    "AWS_ACCESS_KEY_ID": "botocore",
-    "AWS_SECRET_ACCESS_KEY": "botocore",
-    "AWS_DEFAULT_REGION": "botocore",
-    "AWS_MAX_ATTEMPTS": "botocore",
-    "AWS_ENDPOINT_URL": "botocore",
-    "RAY_AUTH_MODE": "ray",
-    "RAY_AUTH_TOKEN": "ray",
-    "MLFLOW_ARTIFACTS_DESTINATION": "mlflow server",
-    "MLFLOW_BACKEND_STORE_URI": "mlflow server",
-    "MLFLOW_SERVER_ALLOWED_HOSTS": "mlflow server",
-    "MLFLOW_SERVER_CORS_ALLOWED_ORIGINS": "mlflow server",
-    "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "mlflow server",
-    "MLFLOW_DISABLE_TELEMETRY": "mlflow",
-    "MLFLOW_TRACKING_USERNAME": "mlflow",
-    "MLFLOW_TRACKING_PASSWORD": "mlflow",
-    "POSTGRES_USER": "the image postgres",
-    "POSTGRES_DB": "the image postgres",
-    "POSTGRES_PASSWORD": "the image postgres",
-    "MINIO_ROOT_USER": "the image minio",
-    "MINIO_ROOT_PASSWORD": "the image minio",
-    "PROXY_HOST": "deploy/proxy/Caddyfile",
-    "PROXY_USER": "deploy/proxy/Caddyfile",
-    "PROXY_PASSWORD_HASH": "deploy/proxy/Caddyfile",
-    "XDG_DATA_HOME": "caddy",
-    "XDG_CONFIG_HOME": "caddy",
+CADDYFILE = (DEPLOY / "proxy" / "Caddyfile").read_text()
+# Read by the libraries of the image: the module whose text names the variable.
+LIBRARIES = {
+    "AWS_ACCESS_KEY_ID": "botocore.credentials",
+    "AWS_SECRET_ACCESS_KEY": "botocore.credentials",
+    "AWS_DEFAULT_REGION": "botocore.configprovider",
+    "AWS_ENDPOINT_URL": "botocore.configprovider",
+    "AWS_MAX_ATTEMPTS": "botocore.configprovider",
+    "RAY_AUTH_MODE": "ray._private.authentication.authentication_token_setup",
+    "RAY_AUTH_TOKEN": "ray.exceptions",  # which tells users to set it; the reader itself is compiled
+    "MLFLOW_ARTIFACTS_DESTINATION": "mlflow.utils.cli_args",
+    "MLFLOW_BACKEND_STORE_URI": "mlflow.cli",
+    "MLFLOW_DISABLE_TELEMETRY": "mlflow.environment_variables",
+    "MLFLOW_SERVER_ALLOWED_HOSTS": "mlflow.environment_variables",
+    "MLFLOW_SERVER_CORS_ALLOWED_ORIGINS": "mlflow.environment_variables",
+    "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "mlflow.environment_variables",
+    "MLFLOW_TRACKING_PASSWORD": "mlflow.environment_variables",
+    "MLFLOW_TRACKING_USERNAME": "mlflow.environment_variables",
+}
+# Read by programs of other people's images, by the image's name: nothing of them is installed, so this is taken on trust.
+IMAGES = {
+    "postgres": {"POSTGRES_USER", "POSTGRES_DB", "POSTGRES_PASSWORD"},
+    "minio/minio": {"MINIO_ROOT_USER", "MINIO_ROOT_PASSWORD"},
+    "caddy": {"XDG_DATA_HOME", "XDG_CONFIG_HOME"},
 }
 SECRETS = {  # names whose values must never stand in a file
     "ATELIER_POSTGRES_URL",
@@ -68,6 +66,23 @@ def filled(value: str, environment: Mapping[str, str]) -> str:
     return VARIABLE.sub(lambda match: environment.get(match[1]) or match["default"] or "", value)
 
 
-def is_read(variable: str) -> bool:
-    """Whether Atelier's code, its Dagster settings or a program in an image reads an environment variable."""
-    return f'"{variable}"' in SOURCES or f"env: {variable}" in SOURCES or variable in THIRD_PARTY
+def is_read(variable: str, image: str = "atelier") -> bool:
+    """Whether the programs of an image read an environment variable: in ours, Atelier's code and its libraries."""
+    name = image.rpartition(":")[0] or image
+    if name != "atelier":
+        of_the_file = name == "caddy" and re.search(rf"\{{\${variable}[:}}]", CADDYFILE) is not None
+        return of_the_file or variable in IMAGES[name]
+    if f'"{variable}"' in SOURCES or f"env: {variable}" in SOURCES:
+        return True
+    return variable in LIBRARIES and re.search(rf"\b{variable}\b", source_of(LIBRARIES[variable])) is not None
+
+
+@cache
+def source_of(module: str) -> str:
+    """The text of an installed module, which is not imported for it."""
+    top, *below = module.split(".")
+    spec = importlib.util.find_spec(top)
+    assert spec is not None, f"{top} is not installed"
+    assert spec.origin is not None
+    path = Path(spec.origin).parent.joinpath(*below)
+    return (path / "__init__.py" if path.is_dir() else path.with_suffix(".py")).read_text()

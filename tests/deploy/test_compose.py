@@ -7,7 +7,7 @@ import sys
 import pytest
 from sqlalchemy import make_url
 
-from tests.deploy.files import COMPOSE, DEPLOY, SECRETS, VARIABLE, is_read
+from tests.deploy.files import COMPOSE, DEPLOY, LIBRARIES, SECRETS, VARIABLE, is_read
 
 SERVICES = COMPOSE["services"]
 ONE_SHOT = {name for name, service in SERVICES.items() if service.get("restart") == "no"}
@@ -85,9 +85,18 @@ def test_what_is_mounted_exists(name):
 @pytest.mark.parametrize("name", SERVICES)
 def test_every_variable_is_read_and_no_secret_is_written_down(name):
     for variable, value in SERVICES[name].get("environment", {}).items():
-        assert is_read(variable), f"{variable} is set and nobody reads it"
+        assert is_read(variable, SERVICES[name]["image"]), f"{variable} is set and nobody reads it"
         if variable in SECRETS:
             assert value is None or VARIABLE.fullmatch(value), f"{variable} must come from deploy/.env"
+
+
+def test_a_variable_that_nobody_reads_is_found():
+    assert not is_read("ATELIER_RECIPES")
+    assert not is_read("MLFLOW_SERVER_ALLOWED_HOST")
+    assert not is_read("POSTGRES_USER")  # not in our image
+    assert not is_read("ATELIER_RECIPE", "postgres:17")
+    for variable in ("ATELIER_RECIPE", "ATELIER_POSTGRES_URL", *LIBRARIES):
+        assert is_read(variable)
 
 
 def test_every_variable_to_fill_in_is_explained_in_the_example():

@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import dagster as dg
-import pytest
 import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
@@ -95,7 +94,6 @@ def test_the_source_tree_is_installed_in_place_with_pinned_versions():
     assert "--editable" in installing
 
 
-@pytest.mark.skipif(not (DEPLOY / "dagster.yaml").exists(), reason="deploy/dagster.yaml is not there")
 def test_the_settings_of_the_image_load(tmp_path: Path, monkeypatch):
     """As the Dockerfile puts them together; storage is left out, because opening it asks PostgreSQL."""
     monkeypatch.setenv("ATELIER_RAY_JOBS_URL", "http://ray-head:8265")

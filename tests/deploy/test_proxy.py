@@ -18,11 +18,10 @@ from threading import Thread
 
 import pytest
 
-from tests.deploy.files import COMPOSE, DEPLOY, filled
+from tests.deploy.files import CADDYFILE, COMPOSE, filled
 from tests.servers import free_port
 
 CADDY = str(Path(sys.executable).parent / "caddy")
-CADDYFILE = (DEPLOY / "proxy" / "Caddyfile").read_text()
 SIGNED_IN = CADDYFILE.replace("import guarded", "import signed_in")
 UIS = {"3443": "dagster-webserver:3000", "5443": "mlflow:5000", "8443": "ray-head:8265"}
 Answer = Callable[[BaseHTTPRequestHandler], tuple[int, str]]
