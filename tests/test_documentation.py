@@ -63,7 +63,7 @@ def test_every_command_exists_and_has_the_options_that_are_given_to_it(page):
 
 
 def test_options_over_several_lines_are_seen():
-    text = "```bash\natelier demo --dataset mine \\\n  --set 'a=b' --sett c  # --comment\n```\n`atelier gc --delete` or --other"
+    text = "atelier demo --dataset mine \\\n  --set 'a=b' --sett c  # --comment\n`atelier gc --delete` or --other"
     assert told_commands(text) == [("demo", ["--dataset", "--set", "--sett"]), ("gc", ["--delete"])]
 
 

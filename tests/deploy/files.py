@@ -17,10 +17,11 @@ MANIFESTS: list[dict[str, Any]] = [
     for path in sorted((DEPLOY / "kubernetes").glob("*.yaml"))
     for document in yaml.safe_load_all(path.read_text())
 ]
-SOURCES = (
-    "\n".join(path.read_text() for folder in ("orchestration", "components") for path in (ROOT / folder).rglob("*.py"))
-    + "".join((DEPLOY / name).read_text() for name in ("dagster.yaml", "ray_jobs.yaml"))
-)
+READERS = [
+    *(path for folder in ("orchestration", "components") for path in (ROOT / folder).rglob("*.py")),
+    *(DEPLOY / name for name in ("dagster.yaml", "ray_jobs.yaml")),
+]
+SOURCES = "\n".join(path.read_text() for path in READERS)
 CADDYFILE = (DEPLOY / "proxy" / "Caddyfile").read_text()
 # Read by the libraries of the image: the module whose text names the variable.
 LIBRARIES = {
@@ -40,7 +41,7 @@ LIBRARIES = {
     "MLFLOW_TRACKING_PASSWORD": "mlflow.environment_variables",
     "MLFLOW_TRACKING_USERNAME": "mlflow.environment_variables",
 }
-# Read by programs of other people's images, by the image's name: nothing of them is installed, so this is taken on trust.
+# Read by programs of other people's images: nothing of them is installed, so this is taken on trust.
 IMAGES = {
     "postgres": {"POSTGRES_USER", "POSTGRES_DB", "POSTGRES_PASSWORD"},
     "minio/minio": {"MINIO_ROOT_USER", "MINIO_ROOT_PASSWORD"},

@@ -1,4 +1,4 @@
-"""deploy/proxy: Caddy reads the file, asks for a password before every UI, and for single sign-on where that is chosen."""
+"""deploy/proxy: Caddy reads the file, and asks for a password before every UI, or for single sign-on."""
 
 import base64
 import os
@@ -110,9 +110,8 @@ def test_caddy_reads_it(caddyfile, tmp_path):
 
 
 def test_a_password_is_asked_before_every_ui(tmp_path):
-    hashed = subprocess.run(
-        [CADDY, "hash-password", "--bcrypt-cost", "4", "--plaintext", "secret"], capture_output=True, text=True, check=True
-    ).stdout.strip()
+    command = [CADDY, "hash-password", "--bcrypt-cost", "4", "--plaintext", "secret"]
+    hashed = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
     known = f"Basic {base64.b64encode(b'me:secret').decode()}"
     with proxied(CADDYFILE, tmp_path, {"PROXY_USER": "me", "PROXY_PASSWORD_HASH": hashed}) as proxy:
         for port, ui in UIS.items():

@@ -114,8 +114,8 @@ def cluster(tmp_path_factory) -> Iterator[Cluster]:
 def test_shards_are_read_on_both_nodes_and_a_gang_trains_across_them(cluster: Cluster) -> None:
     alive = [node for node in cluster.ask("/api/v0/nodes")["data"]["result"]["result"] if node["state"] == "ALIVE"]
     assert [node["resources_total"]["CPU"] for node in alive] == [1, 1]
-    with urllib.request.urlopen(f"{cluster.nodes.dashboard}/api/gcs_healthz") as answer:  # as checks ask, without the token
-        assert answer.status == 200
+    with urllib.request.urlopen(f"{cluster.nodes.dashboard}/api/gcs_healthz") as answer:
+        assert answer.status == 200  # as compose.yaml's check of the head asks, without the token
     for job, overrides in (("ingest", {}), ("autoencoder", {"vae.training.num_workers": "2"})):
         if job == "autoencoder":
             build_image_set(scenes_workspace(cluster.home, {}))  # not worth a Ray job here
