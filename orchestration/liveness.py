@@ -5,6 +5,8 @@ processes (``components.execution.lifeline``) and launching runs again (Dagster'
 
 Dagster's default launcher cannot tell whether a run of a code server that is gone, or of ``atelier demo``, is still
 alive: killed with its server, such a run would stay "started" for ever and keep its place in the queue and its pools.
+Where runs are Ray jobs, Dagster's own monitoring finds dead ones through the launcher. The sensor sees no lock there,
+because it ticks in another container than the head's: each run that starts looks around instead, and clears up.
 """
 
 import fcntl

@@ -14,7 +14,7 @@ from components.addresses import has_credentials, without_credentials
 from components.recipes import RECIPES
 
 from .home import Home, dagster_url, mlflow_url
-from .liveness import hold
+from .liveness import end_dead_runs, hold
 
 
 def _without_secret(address: str, variable: str) -> str:
@@ -116,9 +116,11 @@ class WorkspaceResource(dg.ConfigurableResource):
     tracking: dg.ResourceDependency[TrackingResource]
 
     def setup_for_execution(self, context: dg.InitResourceContext) -> None:
-        """Tell others that the run has a process."""
+        """Tell others that the run has a process, and look for runs beside it that have lost theirs."""
         if context.run:
             hold(context.run.run_id)
+        if context.run and context.instance:  # no sensor sees the locks of a node on which runs are Ray jobs
+            end_dead_runs(context.instance)
 
     def open(self, context: dg.AssetExecutionContext | None = None) -> Any:
         """The workspace of a run (or of a sensor's tick, where there is no run)."""

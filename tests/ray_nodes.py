@@ -4,6 +4,7 @@ Each node is a raylet of its own, with its own CPUs, object store and workers. P
 one temporary folder, and a secret keeps others out, so that clusters of other people on the machine stay apart.
 """
 
+import json
 import os
 import secrets
 import shutil
@@ -52,7 +53,7 @@ def ray_nodes(cpus_of_nodes: Sequence[int], environment: Mapping[str, str]) -> I
             role = head if number == 0 else [f"--address={nodes.address}"]
             processes.append(_start(role, num_cpus, own, folder / f"node-{number}.log"))
             _wait_until(lambda: _is_open(gcs), processes, folder)
-        _wait_until(lambda: _is_answering(nodes), processes, folder)
+        _wait_until(lambda: _count_alive(nodes) == len(cpus_of_nodes), processes, folder)
         yield nodes
     finally:
         for process in reversed(processes):
@@ -103,10 +104,13 @@ def _is_open(port: int) -> bool:
     return False
 
 
-def _is_answering(nodes: Nodes) -> bool:
-    """Whether the job server takes requests, which it does a while after the nodes are there."""
+def _count_alive(nodes: Nodes) -> int:
+    """Nodes that the cluster knows, once its job server takes requests, which it does a while after they are there."""
     headers = {"Authorization": f"Bearer {nodes.environment['RAY_AUTH_TOKEN']}"}
-    request = urllib.request.Request(f"{nodes.dashboard}/api/jobs/", headers=headers)
-    with suppress(OSError), urllib.request.urlopen(request, timeout=5) as answer:
-        return answer.status == 200
-    return False
+    with suppress(OSError):
+        for path in ("/api/jobs/", "/api/v0/nodes"):
+            request = urllib.request.Request(f"{nodes.dashboard}{path}", headers=headers)
+            with urllib.request.urlopen(request, timeout=5) as answer:
+                told = json.load(answer)
+        return sum(node["state"] == "ALIVE" for node in told["data"]["result"]["result"])
+    return 0

@@ -8,8 +8,9 @@ from collections.abc import Iterator
 
 import click
 import pytest
+import s3fs
 
-from tests.deploy.files import COMPOSE, MANIFESTS, ROOT
+from tests.deploy.files import COMPOSE, MANIFESTS, ROOT, filled
 from tests.s3 import environment_for
 
 PROGRAMS = {  # where the click command behind each console script is
@@ -55,12 +56,29 @@ def test_an_option_that_does_not_exist_is_found():
         test_its_options_exist(("ray", "start", "--dashbord-host=0.0.0.0"))
 
 
-def test_the_bucket_is_made_once(s3_endpoint):
+def test_the_bucket_of_lake_and_artifacts_is_made_once(s3_endpoint):
+    chosen = {"ATELIER_BUCKET": "pictures-of-ours"}
     *interpreter, program = COMPOSE["services"]["s3-bucket"]["command"]
     assert interpreter == ["python", "-c"]
     environment = {**os.environ, **environment_for(s3_endpoint)}
     for _ in range(2):
         done = subprocess.run(
-            [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=False, cwd=ROOT
+            [sys.executable, "-c", filled(program, chosen)],
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+            cwd=ROOT,
         )
         assert done.returncode == 0, done.stderr
+    keys = environment_for(s3_endpoint)
+    fs = s3fs.S3FileSystem(
+        endpoint_url=s3_endpoint,
+        key=keys["AWS_ACCESS_KEY_ID"],
+        secret=keys["AWS_SECRET_ACCESS_KEY"],
+        use_listings_cache=False,
+    )
+    said = COMPOSE["services"]["mlflow"]["environment"]
+    for variable in ("ATELIER_LAKE", "MLFLOW_ARTIFACTS_DESTINATION"):
+        bucket = filled(said[variable], chosen).removeprefix("s3://").partition("/")[0]
+        assert fs.exists(bucket), variable

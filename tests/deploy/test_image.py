@@ -1,12 +1,17 @@
 """deploy/docker: the image has no secret and no root, and its Dagster settings load."""
 
+import importlib.metadata
+import re
 import subprocess
 import sys
+import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 
 import dagster as dg
-import pytest
 import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from tests.deploy.files import DEPLOY, ROOT, SECRETS
 
@@ -36,8 +41,42 @@ def test_the_last_user_is_not_root_and_there_is_a_health_check():
 def test_no_secret_enters_while_it_is_built():
     text = DOCKERFILE.read_text()
     assert not [name for name in SECRETS if name in text]
-    assert [value.split("=")[0] for step, value in STEPS if step == "ARG"] == ["TORCH_INDEX"]
+    assert [value.split("=")[0] for step, value in STEPS if step == "ARG"] == ["TORCH_INDEX", "ATELIER_COMMIT"]
     assert "deploy/.env" in (DEPLOY / "docker" / "Dockerfile.dockerignore").read_text().splitlines()
+
+
+def requirements_of(name: str, extras: frozenset[str]) -> Iterator[Requirement]:
+    """What a package asks for on this machine with some of its extras; our own as the checkout says it."""
+    if name == "atelier":
+        project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+        asked = project["dependencies"] + [each for extra in extras for each in project["optional-dependencies"][extra]]
+    else:
+        asked = importlib.metadata.requires(name) or []
+    for requirement in map(Requirement, asked):
+        if not requirement.marker or any(requirement.marker.evaluate({"extra": extra}) for extra in extras | {""}):
+            yield requirement
+
+
+def closure(asked: Requirement) -> set[str]:
+    """The names of all packages that come with one."""
+    seen: set[tuple[str, frozenset[str]]] = set()
+    waiting = [asked]
+    while waiting:
+        one = waiting.pop()
+        key = canonicalize_name(one.name), frozenset(one.extras)
+        if key not in seen:
+            seen.add(key)
+            waiting += requirements_of(*key)
+    return {name for name, _ in seen}
+
+
+def test_what_servers_import_late_is_installed():
+    """The drivers of PostgreSQL and of S3 are imported by name, when the first request comes."""
+    (extras,) = re.findall(r'--editable "\.(\[[a-z,]+\])"', DOCKERFILE.read_text())
+    assert {"boto3", "psycopg2-binary", "dagster-postgres", "s3fs"} <= closure(Requirement(f"atelier{extras}"))
+    assert "boto3" not in closure(Requirement("atelier[cluster,page,postgres]"))  # nothing else brings it
+    pinned = {line.partition("==")[0].lower() for line in (ROOT / "constraints.txt").read_text().splitlines()}
+    assert {"boto3", "psycopg2-binary"} <= pinned
 
 
 def test_what_is_copied_exists_and_is_not_ignored():
@@ -55,7 +94,6 @@ def test_the_source_tree_is_installed_in_place_with_pinned_versions():
     assert "--editable" in installing
 
 
-@pytest.mark.skipif(not (DEPLOY / "dagster.yaml").exists(), reason="deploy/dagster.yaml is not there")
 def test_the_settings_of_the_image_load(tmp_path: Path, monkeypatch):
     """As the Dockerfile puts them together; storage is left out, because opening it asks PostgreSQL."""
     monkeypatch.setenv("ATELIER_RAY_JOBS_URL", "http://ray-head:8265")

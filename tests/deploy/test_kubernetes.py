@@ -5,6 +5,7 @@ relies on is checked field by field.
 """
 
 import importlib.metadata
+from urllib.parse import urlsplit
 
 import kubernetes_validate
 import pytest
@@ -72,7 +73,9 @@ def test_secrets_are_references_and_variables_are_read(name):
         assert sources == {"configMapRef": "atelier", "secretRef": "atelier"}
         for variable in container.get("env", []):
             assert is_read(variable["name"])
-            assert variable["name"] not in SECRETS
+            if variable["name"] in SECRETS:
+                reference = {"name": "atelier", "key": variable["name"]}
+                assert variable == {"name": variable["name"], "valueFrom": {"secretKeyRef": reference}}
 
 
 def test_the_settings_hold_no_secret_and_are_read():
@@ -83,6 +86,14 @@ def test_the_settings_hold_no_secret_and_are_read():
     said = (DEPLOY / "kubernetes" / "settings.yaml").read_text()
     asked = {name for name in SECRETS if not name.startswith(("MINIO", "POSTGRES", "PROXY"))}  # those are compose's
     assert all(name in said for name in asked)
+
+
+def test_lake_and_artifacts_lie_in_one_bucket():
+    settings = one("ConfigMap", "atelier")["data"]
+    buckets = {urlsplit(settings[name]).netloc for name in ("ATELIER_LAKE", "MLFLOW_ARTIFACTS_DESTINATION")}
+    assert len(buckets) == 1
+    text = "".join(path.read_text() for path in (DEPLOY / "kubernetes").glob("*.yaml"))
+    assert text.count("s3://") == 2  # so that another bucket is two lines
 
 
 def test_services_find_their_pods_and_ports():
@@ -107,6 +118,20 @@ def test_the_ray_cluster_is_of_the_version_that_is_installed_and_asks_for_a_toke
     assert ports == {"gcs-server": 6379, "dashboard": 8265}
     for group in RAY["workerGroupSpecs"]:
         assert group["minReplicas"] <= group["replicas"] <= group["maxReplicas"]
+
+
+@pytest.mark.parametrize("name", [name for name in PODS if name.startswith("ray-")])
+def test_what_waits_for_the_head_knows_the_token(name):
+    """KubeRay copies ``env`` to its init container ``wait-gcs-ready``, which asks the head, and not ``envFrom``."""
+    (container,) = PODS[name]["spec"]["containers"]
+    assert {"RAY_AUTH_MODE", "RAY_AUTH_TOKEN"} <= {variable["name"] for variable in container["env"]}
+
+
+@pytest.mark.parametrize("group", [RAY["headGroupSpec"], *RAY["workerGroupSpecs"]])
+def test_the_object_store_fits_into_shared_memory(group):
+    (volume,) = [each for each in group["template"]["spec"]["volumes"] if each["name"] == "shared-memory"]
+    assert volume["emptyDir"] == {"medium": "Memory", "sizeLimit": "2Gi"}
+    assert 0.8 * 2 * 2**30 < int(group["rayStartParams"]["object-store-memory"]) < 2 * 2**30
 
 
 def test_kustomize_lists_every_file_and_sets_the_image():

@@ -5,12 +5,15 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import dagster as dg
 import pytest
 
 from orchestration import liveness
 from orchestration.liveness import dead_runs, end_dead_runs, hold
+from orchestration.resources import WorkspaceResource
 
 HOLD = """
 import sys, time
@@ -65,6 +68,22 @@ def test_only_runs_whose_process_is_gone_are_ended(instance: dg.DagsterInstance,
     assert status_of(instance, alive) == status_of(instance, elsewhere) == dg.DagsterRunStatus.STARTED
     assert [path.name for path in (tmp_path / "running").iterdir()] == [alive.run_id]
     assert end_dead_runs(instance) == []
+
+
+def test_a_run_that_starts_looks_for_dead_ones_on_its_machine(instance: dg.DagsterInstance, tmp_path: Path) -> None:
+    """As on a Ray head, which no sensor looks into; so locks of finished runs go, too."""
+    killed, finished, mine = (started(instance) for _ in range(3))
+    instance.report_run_failed(finished)
+    command = [sys.executable, "-c", HOLD, killed.run_id, finished.run_id]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "holds\n"
+        os.kill(process.pid, signal.SIGKILL)
+    context = cast(dg.InitResourceContext, SimpleNamespace(run=mine, instance=instance))
+    WorkspaceResource.model_construct().setup_for_execution(context)
+    assert status_of(instance, killed) == dg.DagsterRunStatus.FAILURE
+    assert status_of(instance, mine) == dg.DagsterRunStatus.STARTED
+    assert [path.name for path in (tmp_path / "running").iterdir()] == [mine.run_id]
 
 
 def test_the_sensor_says_what_it_found(instance: dg.DagsterInstance) -> None:
