@@ -45,8 +45,9 @@ def page_url(home: Path) -> Iterator[str]:
         yield url
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator:
+    """Headless Chromium. While it is open, nothing else may run an event loop of its own in this process."""
     executable = find_chromium()
     if executable is None:
         pytest.skip("there is no Chromium on the path (apt-get install chromium), and ATELIER_CHROMIUM names none")

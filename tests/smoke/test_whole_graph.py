@@ -163,7 +163,7 @@ def test_the_registry_loads_the_champion(home, lake, monkeypatch):
     import mlflow
     import pandas as pd
 
-    mlflow.set_tracking_uri(f"sqlite:///{home / 'mlflow' / 'mlflow.db'}")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{home / 'mlflow' / 'mlflow.db'}")
     model = mlflow.pyfunc.load_model("models:/scenes-smoke-latent_diffusion@champion")
     answer = model.predict(pd.DataFrame({"prompt": ["small blue star"]}), params={"seed": 3, "num_inference_steps": 2})
     assert len(answer) == 1

@@ -66,12 +66,12 @@ def test_a_stopped_training_ends_with_the_bytes_of_an_undisturbed_one(ws, asset,
         assert weights_digest(resumed.family.modules()) == weights_digest(undisturbed.family.modules())
 
 
-QUICK = [("clip", "none"), ("latent_diffusion", "full")]
-SLOW = [(asset, sharding) for asset in STAGES for sharding in ("none", "full") if (asset, sharding) not in QUICK]
+QUICK = ("clip", "none")  # cut weights are in the test of a lost worker
+SLOW = [(asset, sharding) for asset in STAGES for sharding in ("none", "full") if (asset, sharding) != QUICK]
 
 
 @pytest.mark.parametrize(
-    ("asset", "sharding"), [*QUICK, *(pytest.param(*pair, marks=pytest.mark.chaos) for pair in SLOW)]
+    ("asset", "sharding"), [QUICK, *(pytest.param(*pair, marks=pytest.mark.chaos) for pair in SLOW)]
 )
 def test_two_workers_see_what_one_sees(ws, asset, sharding, ray_executor):
     """Whole copies (DDP) or cut weights (FSDP); what is saved loads as one worker's does."""
