@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 SMOKE = "tests/smoke/"
-os.environ.setdefault("RAY_worker_niceness", "0")  # noqa: SIM112  # Ray takes 15, and starves beside other tests
+os.environ.setdefault("RAY_worker_niceness", "0")  # Ray takes 15, and starves beside other tests
 # The same examples each time, however long they take.
 UNCHECKED = (HealthCheck.too_slow, HealthCheck.function_scoped_fixture)
 settings.register_profile("suite", derandomize=True, deadline=None, suppress_health_check=UNCHECKED)
