@@ -66,7 +66,7 @@ def test_a_stopped_training_ends_with_the_bytes_of_an_undisturbed_one(ws, asset,
         assert weights_digest(resumed.family.modules()) == weights_digest(undisturbed.family.modules())
 
 
-QUICK = ("clip", "none")  # cut weights are in the test of a lost worker
+QUICK = ("clip", "none")
 SLOW = [(asset, sharding) for asset in STAGES for sharding in ("none", "full") if (asset, sharding) != QUICK]
 
 
@@ -131,6 +131,7 @@ class LosesAWorker:
         return self.executor.fit(killed_once, config, **how)
 
 
+@pytest.mark.chaos
 def test_a_training_that_loses_a_worker_ends_with_the_bytes_of_an_undisturbed_one(ws, ray_executor, caplog, tmp_path):
     """The gang starts again and goes on from the checkpoint."""
     changed = with_training(ws, "vae", num_workers=2, num_steps=12, checkpoint_every=5, sharding="full")
