@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tests.s3 import FaultyProxy, environment_for, s3_server
+from tests.s3 import FaultyProxy, environment_for, file_system, s3_server
 from tests.storage_servers import mlflow_server, postgres_server
 
 if TYPE_CHECKING:
@@ -128,13 +128,8 @@ def postgres() -> Iterator[dict[str, str]]:
 @pytest.fixture(scope="session")
 def artifacts(s3_endpoint: str) -> str:
     """The URI of a bucket for MLflow's artifacts."""
-    import s3fs
-
-    keys = environment_for(s3_endpoint)
     bucket = "mlflow-artifacts"
-    s3fs.S3FileSystem(
-        endpoint_url=s3_endpoint, key=keys["AWS_ACCESS_KEY_ID"], secret=keys["AWS_SECRET_ACCESS_KEY"]
-    ).mkdir(bucket)
+    file_system(s3_endpoint).mkdir(bucket)
     return f"s3://{bucket}"
 
 

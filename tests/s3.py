@@ -44,6 +44,17 @@ def environment_for(endpoint: str) -> dict[str, str]:
     }
 
 
+def file_system(endpoint: str) -> s3fs.S3FileSystem:
+    """The store at an address as fsspec sees it; listings are not cached, because others write."""
+    keys = environment_for(endpoint)
+    return s3fs.S3FileSystem(
+        endpoint_url=endpoint,
+        key=keys["AWS_ACCESS_KEY_ID"],
+        secret=keys["AWS_SECRET_ACCESS_KEY"],
+        use_listings_cache=False,
+    )
+
+
 def use_environment(values: dict[str, str]) -> None:
     """Set the environment of this process, so that file systems opened from now on follow it."""
     os.environ.update(values)

@@ -28,6 +28,7 @@ from fsspec.implementations.local import LocalFileSystem
 from components.addresses import has_credentials, without_credentials
 
 PARTIAL = ".partial"  # the end of a hidden file or folder's name while it is being written
+PARTIAL_NAME = r"\.[^/]+\.[0-9a-f]{12}\.partial"  # a regular expression for the whole of such a name
 PART_BYTES = 16 * 2**20  # of an upload to S3; files of two parts and more are sent in parts, and appear with the last
 MAX_PARTS = 10_000  # S3 takes no more
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the disk, somebody's share of it, or what a process may write
@@ -323,7 +324,7 @@ class Storage:
 
 
 def partial_path(target: Path) -> Path:
-    """A new hidden name beside ``target``, under which it is written until it is whole."""
+    """A new hidden name beside ``target``, like ``PARTIAL_NAME``, under which it is written until it is whole."""
     return target.with_name(f".{target.name}.{uuid.uuid4().hex[:12]}{PARTIAL}")
 
 

@@ -217,7 +217,7 @@ class RayExecutor:
         with closing(batches):  # pyright: ignore[reportArgumentType]  (a generator, declared as an iterator)
             for batch in batches:
                 for cell in batch[_CELL]:
-                    outcome = pickle.loads(cell.as_buffer())
+                    outcome = pickle.loads(cell.as_buffer())  # from a worker of this run: no file is unpickled
                     if isinstance(outcome, _Failure):
                         outcome.error.add_note(f"In a worker:\n{outcome.traceback}")
                         raise outcome.error

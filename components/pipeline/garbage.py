@@ -23,7 +23,7 @@ from dataclasses import dataclass
 
 from components.addresses import without_credentials
 from components.data.lake import CURRENT, LATEST, PROBE, RECORD, Lake, Record
-from components.data.storage import PARTIAL, FileInfo
+from components.data.storage import PARTIAL_NAME, FileInfo
 
 from .ancestry import ancestry
 from .champions import ASSET as CHAMPIONS
@@ -34,10 +34,9 @@ from .workspace import Workspace, kind_of
 
 MIN_AGE_HOURS = 24.0
 UNKNOWN = "unknown"
-_HIDDEN = rf"\.[^/]+\.[0-9a-f]{{12}}{re.escape(PARTIAL)}"  # see partial_path
-_UNFINISHED = re.compile(rf"(?:.*/)?{_HIDDEN}(?:/.*)?")
+_UNFINISHED = re.compile(rf"(?:.*/)?{PARTIAL_NAME}(?:/.*)?")
 _TRAINING = re.compile(r"(checkpoints/[\w-]+-[0-9a-f]{16})/.+")
-_FOLDER = re.compile(rf"(.*?/(?:[0-9a-f]{{16}}|{_HIDDEN}))/.+")
+_FOLDER = re.compile(rf"(.*?/(?:[0-9a-f]{{16}}|{PARTIAL_NAME}))/.+")
 _PLACES = "|".join(["rejected", *(re.escape(Lake.place(asset, kind_of(asset))) for asset in CODE_VERSIONS)])
 _NAMES = "|".join(
     (

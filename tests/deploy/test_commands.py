@@ -8,10 +8,9 @@ from collections.abc import Iterator
 
 import click
 import pytest
-import s3fs
 
 from tests.deploy.files import COMPOSE, MANIFESTS, ROOT, filled
-from tests.s3 import environment_for
+from tests.s3 import environment_for, file_system
 
 PROGRAMS = {  # where the click command behind each console script is
     "dagster": ("dagster._cli", "create_dagster_cli"),
@@ -71,13 +70,7 @@ def test_the_bucket_of_lake_and_artifacts_is_made_once(s3_endpoint):
             cwd=ROOT,
         )
         assert done.returncode == 0, done.stderr
-    keys = environment_for(s3_endpoint)
-    fs = s3fs.S3FileSystem(
-        endpoint_url=s3_endpoint,
-        key=keys["AWS_ACCESS_KEY_ID"],
-        secret=keys["AWS_SECRET_ACCESS_KEY"],
-        use_listings_cache=False,
-    )
+    fs = file_system(s3_endpoint)
     said = COMPOSE["services"]["mlflow"]["environment"]
     for variable in ("ATELIER_LAKE", "MLFLOW_ARTIFACTS_DESTINATION"):
         bucket = filled(said[variable], chosen).removeprefix("s3://").partition("/")[0]

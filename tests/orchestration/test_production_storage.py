@@ -11,6 +11,7 @@ from components.data.lake import Lake
 from components.tracking import open_tracker
 from orchestration.home import LAPTOP, POSTGRES, SERVER, Home
 from orchestration.launch import Target, run_job
+from tests.s3 import file_system
 
 REPOSITORY = Path(__file__).parents[2]
 SMALL = {"data.max_shards": "2", "data.max_rows_per_shard": "64", "vae.training.num_steps": "4"}
@@ -106,17 +107,7 @@ def test_assets_are_made_on_servers_and_read_back_by_another_instance(
 
 def artifact_names(endpoint: str, bucket: str) -> dict[str, set[str]]:
     """Artifacts in the bucket by the run that they belong to."""
-    import s3fs
-
-    from tests.s3 import environment_for
-
-    keys = environment_for(endpoint)
-    fs = s3fs.S3FileSystem(
-        endpoint_url=endpoint,
-        key=keys["AWS_ACCESS_KEY_ID"],
-        secret=keys["AWS_SECRET_ACCESS_KEY"],
-        use_listings_cache=False,
-    )
+    fs = file_system(endpoint)
     names: dict[str, set[str]] = {}
     for path in fs.find(bucket):
         run, separator, name = path.removeprefix(bucket.removeprefix("s3://") + "/").partition("/artifacts/")
