@@ -29,6 +29,7 @@ from .page import PAGE_COMMANDS
 from .rollback import ROLLBACK_COMMAND
 
 log = logging.getLogger(__name__)
+REPORT = "reports/evaluation_report/latest"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -246,6 +247,7 @@ def _demo(parsed: argparse.Namespace) -> int:
 
 def _study(parsed: argparse.Namespace) -> int:
     from components.data.catalog import load_dataset
+    from components.data.lake import Lake
     from components.pipeline.study import arms_of
     from components.recipes import load_recipe
 
@@ -256,7 +258,10 @@ def _study(parsed: argparse.Namespace) -> int:
     arms = parsed.arms or arms
     study = [replace(BY_NAME["study"], partition=arm) for arm in arms]
     jobs = [one for job in JOBS for one in (study if job.name == "study" else [job])]
-    return _make_all(target, jobs)
+    status = _make_all(target, jobs)
+    if status == 0:
+        print(Lake(target.home.lake).read_bytes(f"{REPORT}/blend_study.md").decode())
+    return status
 
 
 def _study_captioners(parsed: argparse.Namespace) -> int:
@@ -390,12 +395,11 @@ def _print_verdict(home: Home) -> None:
     from components.data.lake import Lake
 
     lake = Lake(home.lake)
-    report = "reports/evaluation_report/latest"
-    if not lake.exists(f"{report}/report.json"):
+    if not lake.exists(f"{REPORT}/report.json"):
         return
-    for sentence in json.loads(lake.read_bytes(f"{report}/report.json"))["verdict"]:
+    for sentence in json.loads(lake.read_bytes(f"{REPORT}/report.json"))["verdict"]:
         print(f"  {sentence}")
-    print(f"report: {lake.uri(f'{report}/index.html')}")
+    print(f"report: {lake.uri(f'{REPORT}/index.html')}")
 
 
 def _needed_for(name: str) -> list[NamedJob]:

@@ -74,7 +74,8 @@ def across_seeds(figures: Sequence[Figure]) -> Figure:
 
     The interval's half-width is the root of two squares: that of the mean of the seeds' own intervals, and 1.96
     standard errors of their spread. The spread holds sampling noise too, so the interval is rather too wide than too
-    narrow. One seed keeps its own interval. Raises ValueError for no figures.
+    narrow. Where no seed's own interval leaves 0 to 1, as with shares, the mean's does not. One seed keeps its own
+    interval. Raises ValueError for no figures.
     """
     if not figures:
         raise ValueError("no figures to average")
@@ -85,7 +86,12 @@ def across_seeds(figures: Sequence[Figure]) -> Figure:
     own = float(np.sqrt(np.square(halves).sum())) / len(figures)
     spread = Z95 * float(values.std(ddof=1)) / math.sqrt(len(figures))
     value, half = float(values.mean()), math.hypot(own, spread)
-    return Figure(value, (value - half, value + half), sum(figure.num_samples for figure in figures))
+    low, high = value - half, value + half
+    bounds = [bound for figure in figures for bound in figure.ci95 or ()]
+    if bounds and min(bounds) >= 0:
+        low = max(low, 0.0)
+        high = min(high, 1.0) if max(bounds) <= 1 else high
+    return Figure(value, (low, high), sum(figure.num_samples for figure in figures))
 
 
 def jackknife(

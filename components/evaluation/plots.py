@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
+from .blend_study import ARMS, LONG
 from .figures import CurvePoint
 from .intervals import Figure
 
@@ -20,7 +21,10 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure as Sheet
 
-_COLORS = ("#c0392b", "#8e7cc3", "#9bb7e0", "#6c97d6", "#4477c6", "#1f4fa0", "#2e8b57", "#888888")
+_COLORS: dict[str, str] = dict(
+    zip(ARMS, ("#c0392b", "#8e7cc3", "#9bc7e0", "#5fa3d6", "#3b74c4", "#15408f", "#2e8b57"), strict=True)
+)
+_OTHER_COLOR = "#888888"
 _INK, _GRID, _COLOR = "#33363b", "#d9dce1", "#3563c9"
 _MAX_PANELS = 9
 
@@ -70,7 +74,7 @@ def interval_bars(figures: Mapping[str, Figure], title: str, unit: str = "") -> 
 def curves(points: Sequence[CurvePoint]) -> Image.Image:
     """CLIP score and objects drawn rightly over training steps, a panel per kind of prompt, a line per blend.
 
-    After figure 4 of the DALL-E 3 report, which shows CLIP scores on original and on descriptive captions.
+    After figures 4 and 5 of the DALL-E 3 report, which show CLIP scores on original and on descriptive captions.
     """
     kinds = [
         (kind, name)
@@ -88,10 +92,10 @@ def curves(points: Sequence[CurvePoint]) -> Image.Image:
     for kind, name in kinds:
         placed[name] += 1
         axes = sheet.add_subplot(num_rows, columns, row_of[name] * columns + placed[name])
-        for number, model in enumerate(dict.fromkeys(point.model for point in points)):
+        for model in dict.fromkeys(point.model for point in points):
             chosen = [p for p in points if p.prompts == kind and p.model == model and getattr(p, name)]
             steps, figures = [point.step for point in chosen], [getattr(point, name) for point in chosen]
-            color = _COLORS[number % len(_COLORS)]
+            color = _COLORS.get(model.removesuffix(LONG), _OTHER_COLOR)
             axes.plot(steps, [one.value for one in figures], marker="o", markersize=3, color=color, label=model)
             bounds = [one.ci95 or (one.value, one.value) for one in figures]
             axes.fill_between(

@@ -5,37 +5,25 @@ What belongs here: which figures are compared, and in which words. What does not
 
 from collections.abc import Iterator, Sequence
 
+from . import blend_study
+from .blend_study import MAIN, ORACLE, RAW
 from .figures import CaptionFigures, DecoderFigures, GenerationFigures, Report
-from .intervals import Figure
+from .wording import compared, percent
 
-RAW, ORACLE, MAIN = "raw", "oracle", "dsc-95"
 TRUSTWORTHY = 0.9  # a judge below it makes more mistakes than the differences that are reported
 
 
 def verdict(report: Report) -> tuple[str, ...]:
-    """Sentences on captions, prompt following, decoder and judge; those without figures are left out."""
+    """Sentences on captions, prompt following, blends, decoder and judge; those without figures are left out."""
     return (
         *_on_captions(report.captions),
         *_on_generation(report.generation),
         *_on_upsampling(report.generation),
+        *blend_study.sentences(report),
         *_on_decoder(report.decoder),
         *_on_gate(report),
         *_on_judge(report),
     )
-
-
-def percent(figure: Figure) -> str:
-    """A share as ``99.1 %``."""
-    return f"{100 * figure.value:.1f} %"
-
-
-def compared(ours: Figure, theirs: Figure) -> str:
-    """``clearly above``, ``clearly below`` or ``not clearly different``: whether the 95 % intervals are apart."""
-    if ours.ci95 is None or theirs.ci95 is None:
-        return "not comparable (no interval)"
-    if ours.ci95[0] > theirs.ci95[1]:
-        return "clearly above"
-    return "clearly below" if ours.ci95[1] < theirs.ci95[0] else "not clearly different"
 
 
 def main_model(generation: Sequence[GenerationFigures]) -> str:

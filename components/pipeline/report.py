@@ -19,7 +19,7 @@ import numpy as np
 
 from components.contracts import Rows
 from components.data.lake import Record
-from components.data.pictures import captioned_grid, grid
+from components.data.pictures import captioned_grid, grid, png_bytes
 
 from .costs import by_asset, track_costs, version_cost
 from .cross_checks import Readings, suite_figures, upsampling_figures
@@ -39,7 +39,7 @@ from .judging import (
 from .progress import silence_libraries
 from .provenance import git_commit
 from .rows import in_memory, load_rows, subset
-from .study import LONG, UPSAMPLED, finished_arms, read_drawn
+from .study import UPSAMPLED, finished_arms, read_drawn
 from .train import STAGES
 from .withdrawals import withdrawn
 from .workspace import Made, Outcome, Workspace, kind_of
@@ -241,12 +241,13 @@ class _Evaluation:
         return own + [row for blend, records in self.arms.items() for row in self._arm_rows(blend, records, samples)]
 
     def _arm_rows(self, blend: str, records: Sequence[Record], samples: Sequence[Sampled]) -> list[Any]:
+        from components.evaluation.blend_study import STUDIED
         from components.evaluation.figures import GenerationFigures
         from components.evaluation.intervals import across_seeds
 
         if blend == self.model_name and len(records) == 1:
             return []  # the main model itself, trained once more
-        name = f"{blend} (study)" if blend == self.model_name else blend
+        name = f"{blend}{STUDIED}" if blend == self.model_name else blend
         rows = []
         for sampled in samples:
             measured = [figures_from(record.metadata["figures"][sampled.name]) for record in records]
@@ -340,13 +341,17 @@ class _Evaluation:
         decoded: Mapping[str, np.ndarray],
         readings: Readings | None,
     ) -> Made:
+        from components.evaluation import blend_study
         from components.evaluation.report import render_html
 
         examples = self.examples(report, samples, decoded)
+        drawn = {title: examples.plots[title] for title in blend_study.CURVES if title in examples.plots}
+        content = {f"{title.lower().replace(' ', '-')}.png": png_bytes(plot) for title, plot in drawn.items()}
         disagreements = readings and readings.disagreements(self.config.num_shown)
         page = render_html(report, replace(examples, disagreements=disagreements))
         place = self.ws.lake.place("evaluation_report", "report")
-        content = {"index.html": page.encode(), "report.json": report.to_json().encode()}
+        content |= {"index.html": page.encode(), "report.json": report.to_json().encode()}
+        content["blend_study.md"] = blend_study.to_markdown(report).encode()
         with tempfile.TemporaryDirectory() as temporary:
             for name, data in content.items():
                 (Path(temporary) / name).write_bytes(data)
@@ -437,13 +442,14 @@ class _Evaluation:
         }
 
     def _plots(self, report: Any) -> dict[str, Any]:
+        from components.evaluation.blend_study import CURVES
         from components.evaluation.plots import curves, interval_bars, loss_curves
 
         plots = {}
-        for is_long, budget in ((False, ""), (True, ", trained longer")):  # on axes of their own
-            points = [point for point in report.curves if point.model.endswith(LONG) is is_long]
+        for title, models in CURVES.items():
+            points = [point for point in report.curves if point.model in models]
             if len({point.model for point in points}) > 1:
-                plots[f"Caption blends over training{budget}"] = curves(points)
+                plots[title] = curves(points)
         for prompts in dict.fromkeys(one.prompts for one in report.generation):
             rows = [one for one in report.generation if one.prompts == prompts and one.decoder == "vae"]
             bars = {one.model: one.clip_score for one in rows if not one.upsampled and one.clip_score}

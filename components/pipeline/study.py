@@ -18,6 +18,7 @@ from components.contracts import Rows
 from components.data.catalog import Dataset
 from components.data.lake import Record
 from components.data.pictures import captioned_grid
+from components.evaluation.blend_study import LONG
 from components.families.latent_diffusion.config import LatentDiffusionConfig
 from components.recipes.recipe import Recipe, Trained
 
@@ -66,7 +67,6 @@ BLENDS: Mapping[str, Blend] = {
 }
 MAX_SEEDS = 5
 DEMO_ARM = "raw-seed0"  # trained beside the main model, so that every user sees what captions do on their data
-LONG = "-long"  # the same blend trained for more steps
 LONG_ARMS = (f"raw{LONG}-seed0", f"dsc-95{LONG}-seed0")
 ARMS = (*(f"{blend}-seed{seed}" for seed in range(MAX_SEEDS) for blend in BLENDS), *LONG_ARMS)
 

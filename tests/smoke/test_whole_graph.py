@@ -145,17 +145,19 @@ def test_the_student_decodes_generated_latents_the_same_inside_and_outside(lake,
     decoded_alike(model_folder(lake, "consistency_decoder"), latents, tmp_path)
 
 
-def test_a_second_demo_redoes_nothing(home, lake, report):
+def test_a_study_of_the_demos_arm_redoes_nothing_and_prints_its_table(home, lake, report):
     whole = [asset for asset in ORDER if kind_of(asset) != "table" and asset != "caption_blend_study"]
     pointers = [f"{lake.place(asset, kind_of(asset))}/current.json" for asset in whole]
     pointers.append(f"{lake.place('caption_blend_study', 'model', 'raw-seed0')}/current.json")
     before, running = [lake.read_bytes(pointer) for pointer in pointers], set(processes_of(home))
-    done = run(["demo", "--recipe", "smoke"], home)
+    done = run(["study", "--recipe", "smoke", "--arms", "raw-seed0"], home)
     assert done.returncode == 0, done.stdout[-3000:]
     wait_until(lambda: running.issuperset(processes_of(home)), "the end of all that the command had started")
     made = [line for line in done.stdout.splitlines() if " made in " in line]
     assert made == []
     assert done.stdout.count("is up to date") == len(ORDER) - 3 + 3 * 2
+    rows = [line.split(" | ")[:2] for line in done.stdout.splitlines() if line.startswith("| descriptive ")]
+    assert rows == [["| descriptive", "raw"], ["| descriptive", "dsc-95"]]
     assert before == [lake.read_bytes(pointer) for pointer in pointers]
 
 

@@ -89,3 +89,10 @@ def test_seeds_average_and_their_spread_widens_the_interval():
     assert apart.ci95[0] < 0.7 - 1.96 * 0.2
     with pytest.raises(ValueError, match="no figures"):
         across_seeds([])
+
+
+def test_means_over_seeds_stay_within_the_bounds_of_a_share() -> None:
+    sure = [Figure(value, (value - 0.01, 1.0), 100) for value in (0.97, 1.0, 1.0)]
+    assert across_seeds(sure).ci95[1] == 1.0  # type: ignore[index]
+    distances = [Figure(value, (value - 3.0, value + 3.0), 100) for value in (4.0, 9.0, 5.0)]
+    assert across_seeds(distances).ci95[1] > 8.0  # type: ignore[index]

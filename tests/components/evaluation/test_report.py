@@ -18,7 +18,8 @@ from components.evaluation.figures import (
 )
 from components.evaluation.intervals import Figure
 from components.evaluation.report import CaptionExample, Examples, Gallery, duration, render_html
-from components.evaluation.verdict import compared, verdict
+from components.evaluation.verdict import verdict
+from components.evaluation.wording import compared
 
 EVIL = "</td><script>alert('x')</script><img src=http://evil.example/x onerror=alert(1)> \"quoted\" & 'single'"
 
