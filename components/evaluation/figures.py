@@ -62,6 +62,7 @@ class GenerationFigures(Frozen):
     num_prompts: int
     num_seeds: int = Field(default=1, description="Trainings that the figures are the mean of.")
     scene_accuracy: Figure | None = None
+    one_object: Figure | None = Field(default=None, description="Whole scenes, of prompts for a single object.")
     object_accuracy: Figure | None = None
     colour: Figure | None = None
     shape: Figure | None = None

@@ -20,10 +20,12 @@ OBJECT_FACTS = ("shape", "color", "place")  # what makes an object right (DESIGN
 class PromptFollowing:
     """Shares of prompts (``scene_accuracy``), stated objects (``object_accuracy``) and stated facts that hold.
 
-    Fields are None where no prompt states such a fact.
+    ``one_object`` is ``scene_accuracy`` of those prompts that state that there is one object. Fields are None where no
+    prompt states such a fact.
     """
 
     scene_accuracy: Figure | None = None
+    one_object: Figure | None = None
     object_accuracy: Figure | None = None
     shape: Figure | None = None
     colour: Figure | None = None
@@ -47,6 +49,7 @@ def prompt_following(facts: Sequence[Facts], read: Sequence[Scene]) -> PromptFol
     shares = {_FIELDS.get(name, name): figure for name, figure in _by_fact(judged).items()}
     return PromptFollowing(
         scene_accuracy=share([match.holds for match in judged]),
+        one_object=share([match.holds for stated, match in zip(facts, judged, strict=True) if stated.count == 1]),
         object_accuracy=_clustered([_right_objects(match) for match in judged]),
         **shares,
     )

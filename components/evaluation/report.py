@@ -140,6 +140,7 @@ class Table:
 COLUMNS = {
     "num_inference_steps": Column("steps", "Network passes per picture", is_share=False),
     "scene_accuracy": Column("whole scene", "Pictures in which every fact is right"),
+    "one_object": Column("one object", "Whole scenes right, of prompts for a single object"),
     "object_accuracy": Column("objects", "Objects with right shape, colour and place"),
     "attribute_accuracy": Column("attributes", "Attributes to be said that are said rightly"),
     "exact_match": Column("exact", "Captions that say everything and nothing false"),

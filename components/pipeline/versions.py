@@ -24,6 +24,6 @@ CODE_VERSIONS = {
     "latent_diffusion": "1",
     "diffusion_decoder": "1",
     "consistency_decoder": "2",
-    "caption_blend_study": "3",
+    "caption_blend_study": "4",
     "evaluation_report": "5",
 }

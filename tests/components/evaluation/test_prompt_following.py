@@ -98,3 +98,11 @@ def test_a_judge_that_sees_an_object_too_many_does_not_read_the_scene_exactly() 
     assert measured["scene_accuracy"] == 0
     assert measured["count"] == 0
     assert measured["object_accuracy"] == 1
+
+
+def test_prompts_for_a_single_object_are_counted_apart() -> None:
+    one, other = Scene((RED_CIRCLE,), "gray"), Scene((BLUE_STAR,), "gray")
+    prompts = [prompt_facts("descriptive", scene) for scene in (one, one, SCENE)]
+    following = prompt_following([*prompts, prompt_facts("short", one)], [one, other, SCENE, other])
+    assert following.one_object is not None
+    assert (following.one_object.value, following.one_object.num_samples) == (0.5, 2)
