@@ -8,7 +8,7 @@ TARGET := --dataset $(DATASET) --recipe $(RECIPE)
 export OMP_WAIT_POLICY ?= passive
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo study study-captioners study-decoder study-ablations dev page check-dataset ingest smoke test chaos check fmt screenshots bench clean
+.PHONY: help setup demo study study-worlds study-captioners study-decoder study-ablations dev page check-dataset ingest smoke test chaos check fmt screenshots bench clean
 
 help: ## what there is
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -26,6 +26,13 @@ demo: $(INSTALLED) ## materialize the whole graph: make demo [DATASET=scenes]
 
 study: $(INSTALLED) ## every arm of the study of caption blends, two trainings side by side, then the report
 	$(BIN)/atelier study $(TARGET)
+
+WORLDS := scenes-low scenes-high scenes-styled
+study-worlds: $(INSTALLED) ## raw captions, dsc-95 and the truth on worlds with less and more noise, and with styles and text
+	set -e; for world in $(WORLDS); do \
+	  env $${ATELIER_HOME:+ATELIER_HOME=$$ATELIER_HOME-$$world} \
+	    $(BIN)/atelier study --dataset $$world --recipe $(RECIPE) --arms raw-seed0 oracle-seed0; \
+	done
 
 study-captioners: $(INSTALLED) ## captioners from 250, 500, 1,000 and 2,000 examples; prints a table
 	$(BIN)/atelier study-captioners $(TARGET)
