@@ -2,7 +2,7 @@
 
 What belongs here: which assets a job materializes and which jobs it waits for. What does not: launching (``launch``).
 Assets with and without partitions cannot share a run (a range run yields shards, not one output), so each job has one
-kind of asset.
+kind of asset. Of the jobs that could start, the first in this list does: long trainings stand before short ones.
 """
 
 from dataclasses import dataclass
@@ -59,12 +59,7 @@ JOBS = (
         "Train the independent judges.",
         after=("images",),
     ),
-    NamedJob(
-        "decoder",
-        ("diffusion_decoder", "consistency_decoder"),
-        "Train the diffusion decoder and distil it to two steps.",
-        after=("encode",),
-    ),
+    NamedJob("decoder", ("diffusion_decoder",), "Train the diffusion decoder.", after=("encode",)),
     NamedJob(
         "study",
         ("caption_blend_study",),
@@ -73,10 +68,16 @@ JOBS = (
         partition=DEMO_ARM,
     ),
     NamedJob(
+        "distillation",
+        ("consistency_decoder",),
+        "Distil the diffusion decoder to two steps.",
+        after=("decoder",),
+    ),
+    NamedJob(
         "report",
         ("evaluation_report",),
         "Measure everything and write the report.",
-        after=("diffusion", "decoder", "judges", "study"),
+        after=("diffusion", "judges", "study", "distillation"),
     ),
 )
 BY_NAME = {job.name: job for job in JOBS}

@@ -7,6 +7,7 @@ What belongs here: drawing with matplotlib's Agg canvas, without its global stat
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -106,6 +107,24 @@ def curves(points: Sequence[CurvePoint]) -> Image.Image:
         axes.set_xlabel("training steps", fontsize=8, color=_INK)
         _quiet(axes)
     sheet.axes[0].legend(fontsize=7, frameon=False)
+    return _picture(sheet)
+
+
+def sample_sheet(pictures: Mapping[str, np.ndarray], prompts: Sequence[str]) -> Image.Image:
+    """What several models draw for the same prompts: a row for each model, a column for each prompt.
+
+    ``pictures``: uint8 (N, H, W, 3) by model, N the number of prompts; pixels are shown as they are.
+    """
+    sheet = _sheet(1.25 * len(prompts), 1.15 * len(pictures) + 0.6)
+    panels = sheet.subplots(len(pictures), len(prompts), squeeze=False)
+    for row, (name, drawn) in zip(panels, pictures.items(), strict=True):
+        for axes, picture in zip(row, drawn, strict=True):
+            axes.imshow(picture, interpolation="nearest")
+            axes.set(xticks=[], yticks=[])
+            axes.spines[:].set_color(_GRID)
+        row[0].set_ylabel(name.replace(", ", "\n"), fontsize=8, color=_INK)
+    for axes, prompt in zip(panels[0], prompts, strict=True):
+        axes.set_title(textwrap.fill(prompt, 24).replace("$", r"\$"), fontsize=6, color=_INK)
     return _picture(sheet)
 
 

@@ -45,6 +45,7 @@ from .withdrawals import withdrawn
 from .workspace import Made, Outcome, Workspace, kind_of
 
 log = logging.getLogger(__name__)
+NUM_SIDE_BY_SIDE = 8  # pictures in samples.png
 REAL = "real pictures"  # beside models, where distances are compared
 
 
@@ -342,11 +343,14 @@ class _Evaluation:
         readings: Readings | None,
     ) -> Made:
         from components.evaluation import blend_study
+        from components.evaluation.plots import sample_sheet
         from components.evaluation.report import render_html
 
         examples = self.examples(report, samples, decoded)
         drawn = {title: examples.plots[title] for title in blend_study.CURVES if title in examples.plots}
+        described = next(shown for shown in examples.generation if shown.title == "descriptive prompts")
         content = {f"{title.lower().replace(' ', '-')}.png": png_bytes(plot) for title, plot in drawn.items()}
+        content["samples.png"] = png_bytes(sample_sheet(*first_samples(described)))
         disagreements = readings and readings.disagreements(self.config.num_shown)
         page = render_html(report, replace(examples, disagreements=disagreements))
         place = self.ws.lake.place("evaluation_report", "report")
@@ -478,6 +482,12 @@ class _Evaluation:
             "generated": captioned_grid(descriptive.pixels["vae"][:shown], descriptive.written[:shown]),
             "decoded": grid(stacked, columns=min(8, len(self.rows)), scale=3),
         }
+
+
+def first_samples(gallery: Any) -> tuple[dict[str, np.ndarray], Sequence[str]]:
+    """The first pictures of a gallery by model, and their prompts: as many as fit side by side."""
+    pictures = {name: pixels[:NUM_SIDE_BY_SIDE] for name, pixels in gallery.pixels.items()}
+    return pictures, gallery.texts[:NUM_SIDE_BY_SIDE]
 
 
 def promote(ws: Workspace, parents: Mapping[str, Record], report: Any) -> dict[str, Any]:

@@ -3,7 +3,7 @@ import pytest
 
 from components.evaluation.figures import CurvePoint
 from components.evaluation.intervals import Figure
-from components.evaluation.plots import curves, interval_bars, loss_curves
+from components.evaluation.plots import curves, interval_bars, loss_curves, sample_sheet
 
 
 def ink(picture) -> float:
@@ -52,3 +52,17 @@ def test_curves_have_a_panel_per_figure_and_kind_of_prompt() -> None:
     assert ink(three) > 0.003
     with pytest.raises(ValueError, match="no point"):
         curves([])
+
+
+def test_samples_have_a_row_for_each_model_and_a_column_for_each_prompt() -> None:
+    red = np.zeros((3, 8, 8, 3), dtype=np.uint8) + np.array([255, 0, 0], dtype=np.uint8)
+    prompts = ["one", "a $two$ that _is_ long enough to be broken into several lines", "three"]
+    one, two = sample_sheet({"raw": red}, prompts), sample_sheet({"raw": red, "dsc-95, vae": red}, prompts)
+    assert two.height > one.height
+
+    def reds(picture) -> float:
+        return (np.asarray(picture) == (255, 0, 0)).all(-1).sum()
+
+    assert reds(two) == pytest.approx(2 * reds(one), rel=0.2)
+    with pytest.raises(ValueError, match="argument 2 is longer"):
+        sample_sheet({"raw": red}, prompts[:2])
