@@ -58,7 +58,7 @@ class DecoderStudy(Frozen):
         return json.dumps(values, indent=1, allow_nan=False) + "\n"
 
     def to_markdown(self) -> str:
-        """One row for each decoder, the mean over seeds with half of its 95 % interval; below it the gate's answers."""
+        """One row for each decoder, the mean over seeds with how far its 95 % interval reaches; below it the gate's answers."""
         lines = [
             f"| decoder, {self.num_pictures} held-out pictures, {len(self.seeds)} seeds | steps | "
             + " | ".join(_COLUMNS)
@@ -93,5 +93,6 @@ def _cell(figure: Figure | None, form: str, scale: float = 1.0) -> str:
     value = form.format(scale * figure.value)
     if figure.ci95 is None:
         return value
-    half = form.removesuffix(" %").format(scale * (figure.ci95[1] - figure.ci95[0]) / 2)
+    reach = max(figure.value - figure.ci95[0], figure.ci95[1] - figure.value)
+    half = form.removesuffix(" %").format(scale * reach)
     return f"{value.removesuffix(' %')} ± {half}" + (" %" if value.endswith(" %") else "")

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy import stats
 
 Z95 = 1.959963984540054  # two-sided 95 % quantile of the standard normal
 _NUM_RESAMPLES = 2_000
@@ -70,28 +71,29 @@ def mean(values: Sequence[float] | np.ndarray, seed: int = 0) -> Figure | None:
 
 
 def across_seeds(figures: Sequence[Figure]) -> Figure:
-    """The mean of one figure over trainings with different seeds.
+    """The mean of one figure over trainings with different seeds that were measured on the same samples.
 
-    The interval's half-width is the root of two squares: that of the mean of the seeds' own intervals, and 1.96
-    standard errors of their spread. The spread holds sampling noise too, so the interval is rather too wide than too
-    narrow. Where no seed's own interval leaves 0 to 1, as with shares, the mean's does not. One seed keeps its own
-    interval. Raises ValueError for no figures.
+    The samples are shared, so their error does not average out: below and above, the interval reaches as far as the
+    root of two squares, the mean of the seeds' own reaches and Student's 95 % quantile times the standard error of the
+    seeds' mean. The spread holds sampling noise too, so the interval is rather too wide than too narrow. Where no
+    seed's own interval leaves 0 to 1, as with shares, the mean's does not. ``num_samples`` is one seed's, and one seed
+    keeps its own interval. Raises ValueError for no figures.
     """
     if not figures:
         raise ValueError("no figures to average")
     if len(figures) == 1:
         return figures[0]
     values = np.array([figure.value for figure in figures])
-    halves = np.array([(figure.ci95[1] - figure.ci95[0]) / 2 if figure.ci95 else 0.0 for figure in figures])
-    own = float(np.sqrt(np.square(halves).sum())) / len(figures)
-    spread = Z95 * float(values.std(ddof=1)) / math.sqrt(len(figures))
-    value, half = float(values.mean()), math.hypot(own, spread)
-    low, high = value - half, value + half
-    bounds = [bound for figure in figures for bound in figure.ci95 or ()]
-    if bounds and min(bounds) >= 0:
+    value = float(values.mean())
+    quantile = float(stats.t.ppf(0.975, len(values) - 1))
+    spread = quantile * float(values.std(ddof=1)) / math.sqrt(len(values))
+    bounds = np.array([figure.ci95 or (figure.value, figure.value) for figure in figures])
+    low = value - math.hypot(float((values - bounds[:, 0]).mean()), spread)
+    high = value + math.hypot(float((bounds[:, 1] - values).mean()), spread)
+    if bounds.min() >= 0:
         low = max(low, 0.0)
-        high = min(high, 1.0) if max(bounds) <= 1 else high
-    return Figure(value, (low, high), sum(figure.num_samples for figure in figures))
+        high = min(high, 1.0) if bounds.max() <= 1 else high
+    return Figure(value, (low, high), max(figure.num_samples for figure in figures))
 
 
 def jackknife(

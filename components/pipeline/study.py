@@ -183,6 +183,7 @@ class _Arm:
         buffer = io.BytesIO()
         np.savez_compressed(buffer, allow_pickle=False, **drawn)
         self.ws.lake.write_bytes(f"{fitted.made.path}.drawn.npz", buffer.getvalue())
+        fitted.checkpoints.clear()
         described = drawn["descriptive"][:8]
         return Made(
             data_version=fitted.made.data_version,

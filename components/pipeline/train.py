@@ -123,17 +123,24 @@ def train_model(ws: Workspace, asset: str, kept_as: KeptAs | None = None) -> Out
     def make(fingerprint: str) -> Made:
         if stage.needs_truth and not ws.dataset.has_ground_truth:
             return Made("none", "", metadata={"not_made": f"data set {ws.dataset.name!r} has no ground truth"})
-        return fit_stage(ws, asset, fingerprint, inputs, kept_as).made
+        fitted = fit_stage(ws, asset, fingerprint, inputs, kept_as)
+        fitted.checkpoints.clear()
+        return fitted.made
 
     return track_costs(ws, ws.materialize(asset, inputs, settings, make, kept_as.shard))
 
 
 @dataclass(frozen=True, slots=True)
 class Fitted:
-    """A trained model, and what it drew on the way where a :class:`SamplingPlan` asked for it (by step, by kind)."""
+    """A trained model, and what it drew on the way where a :class:`SamplingPlan` asked for it (by step, by kind).
+
+    Its checkpoints stay until the caller, who has kept everything else, clears them: a run that is stopped before finds
+    the training finished.
+    """
 
     made: Made
     drawn: Mapping[int, Mapping[str, Any]]
+    checkpoints: Checkpoints
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,13 +164,14 @@ def fit_stage(
 ) -> Fitted:
     """Train what the stage of a model asset says, keep the folder and register its version as ``candidate``.
 
-    A model that was kept and could not be registered, because the tracking server was away, is not trained again.
+    A model that was kept is not trained again where it could not be registered, because the tracking server was away,
+    or where what its caller does with it was stopped.
     """
     stage, section, kept_as = STAGES[asset], section_of(ws, asset), kept_as or KeptAs(asset)
     training = section.training
     parents = [registry for name in stage.parents if (registry := ws.parent(name, kept_as.parents.get(name)).registry)]
     checkpoints = _checkpoints(ws, asset, kept_as, fingerprint)
-    result = _unregistered(ws, kept_as, checkpoints)
+    result = _finished(ws, kept_as, checkpoints)
     run = _run_of(ws, kept_as, section, result)
     try:
         if result is None:
@@ -185,16 +193,17 @@ def fit_stage(
         if result["num_unlogged"]:
             for step, scalars in result["losses"]:
                 run.log_metrics(scalars, step=step)
-        version = register(ws, kept_as, result["version"], run, inputs, parents)
-        if not stage.is_gated:
-            ws.tracker.set_alias(version, "champion")
+        if not result.get("registered"):
+            version = register(ws, kept_as, result["version"], run, inputs, parents)
+            if not stage.is_gated:
+                ws.tracker.set_alias(version, "champion")
+            result = {**result, "registered": str(version)}
+            checkpoints.write_note(_RESULT, json.dumps(result).encode())
         ws.tracker.finish(run)
     except BaseException:
         with suppress(TrackerAway):
             ws.tracker.finish(run, failed=True)
         raise
-    drawn = Sketchbook(sampling, checkpoints).drawn()
-    checkpoints.clear()
     made = Made(
         data_version=result["version"],
         path=_model_path(ws, kept_as, result["version"]),
@@ -210,17 +219,17 @@ def fit_stage(
             "mlflow_run": run.run_id,
         },
         pictures={name: _open_picture(ws, path) for name, path in result["pictures"].items()},
-        registry=str(version),
+        registry=result["registered"],
         workers=[Usage(**one) for one in result["usage"]],
     )
-    return Fitted(made, drawn)
+    return Fitted(made, Sketchbook(sampling, checkpoints).drawn(), checkpoints)
 
 
 def _model_path(ws: Workspace, kept_as: KeptAs, version: str) -> str:
     return f"{ws.lake.place(kept_as.asset, 'model', kept_as.shard)}/{version}"
 
 
-_RESULT = "result.json"  # beside the checkpoints, from the end of a training until its model is registered
+_RESULT = "result.json"  # beside the checkpoints, from the end of a training on
 
 
 def _checkpoints(ws: Workspace, asset: str, kept_as: KeptAs, fingerprint: str) -> Checkpoints:
@@ -230,13 +239,14 @@ def _checkpoints(ws: Workspace, asset: str, kept_as: KeptAs, fingerprint: str) -
     return Checkpoints(ws.lake, folder, section_of(ws, asset).training.num_checkpoints)
 
 
-def _unregistered(ws: Workspace, kept_as: KeptAs, checkpoints: Checkpoints) -> Mapping[str, Any] | None:
-    """What an earlier training left whose model lies in the lake and was never registered."""
+def _finished(ws: Workspace, kept_as: KeptAs, checkpoints: Checkpoints) -> Mapping[str, Any] | None:
+    """What an earlier training left whose model lies in the lake, though its asset was never finished."""
     note = None if ws.is_forced else checkpoints.read_note(_RESULT)
     result = json.loads(note) if note else None
     if result is None or not ws.lake.exists(_model_path(ws, kept_as, result["version"])):
         return None
-    log.info("%s is trained already and is registered now (%s)", kept_as.label, result["version"])
+    does = "was registered" if result.get("registered") else "is registered now"
+    log.info("%s is trained already and %s (%s)", kept_as.label, does, result["version"])
     return result
 
 

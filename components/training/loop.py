@@ -118,14 +118,14 @@ class Trainer:
                 is_logged = number % config.log_every == 0 or number in (1, config.num_steps)
                 scalars = self._step(self._ahead.of(self.step), is_logged)
                 self.step = number
-                if self.is_checkpoint(number):
-                    self._save()
                 if number == first + 1 and config.compile:
                     started, first = time.perf_counter(), number  # the first step compiled
                 seconds = (time.perf_counter() - started) / max(1, number - first)
                 utilisation = self._flops / seconds / self._peak_flops() if is_logged and number > first else 0.0
                 rate = config.batch_size / seconds if number > first else 0.0
                 yield TrainStep(number, config.num_steps, self.movers[0].learning_rate, rate, utilisation, scalars)
+                if self.is_checkpoint(number):
+                    self._save()  # once the caller has done what belongs to the step: a resumed run does not come by
 
     def is_checkpoint(self, step: int) -> bool:
         """Whether a checkpoint is saved after this step (and none at the end, where the model itself is kept)."""

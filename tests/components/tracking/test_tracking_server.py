@@ -11,7 +11,7 @@ from PIL import Image
 
 from components.contracts import ModelVersion
 from components.pipeline.graph import make
-from components.pipeline.train import train_model
+from components.pipeline.train import fit_stage, train_model
 from components.pipeline.workspace import Workspace
 from components.tracking import open_tracker
 from components.tracking.outage import TrackerAway
@@ -140,6 +140,16 @@ def test_a_model_that_could_not_be_registered_is_not_trained_again(
     run_id = outcome.record.metadata["mlflow_run"]
     assert logged_steps(road, run_id) == list(range(1, NUM_STEPS + 1))
     assert client_of(road).get_run(run_id).info.status == "FINISHED"
+    assert list(ws.lake.files("checkpoints")) == []
+
+
+def test_a_training_whose_caller_was_stopped_is_neither_repeated_nor_registered_again(ws, monkeypatch) -> None:
+    inputs = {"image_set": ws.parent("image_set").data_version}
+    first = fit_stage(ws, "vae", "0" * 16, inputs)
+    monkeypatch.setattr("components.execution.local_executor.LocalExecutor.fit", never_called)
+    again = fit_stage(ws, "vae", "0" * 16, inputs)
+    assert (again.made.registry, again.made.metadata) == (first.made.registry, first.made.metadata)
+    again.checkpoints.clear()
     assert list(ws.lake.files("checkpoints")) == []
 
 

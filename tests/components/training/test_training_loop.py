@@ -114,6 +114,15 @@ def test_a_resumed_training_ends_with_the_same_weights(tmp_path):
         assert torch.equal(ours, theirs)
 
 
+def test_a_step_whose_caller_was_stopped_comes_again(tmp_path):
+    checkpoints = Checkpoints(Lake(str(tmp_path)), "line")
+    for step in Trainer(LineFamily(), config(checkpoint_every=20), checkpoints=checkpoints).run():
+        if step.step == 40:
+            break  # in the middle of what the caller does after a step, for example drawing samples
+    resumed = Trainer(LineFamily(), config(checkpoint_every=20), checkpoints=checkpoints)
+    assert next(resumed.run()).step == 21
+
+
 def test_accumulated_micro_batches_see_the_same_rows_and_noise():
     whole, parts = Trainer(LineFamily(), config()), Trainer(LineFamily(), config(gradient_accumulation=4))
     last = [list(trainer.run())[-1].scalars for trainer in (whole, parts)]
