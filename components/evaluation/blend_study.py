@@ -16,16 +16,16 @@ from .intervals import Figure
 from .wording import compared, percent
 
 RAW, SHORT, MAIN, ORACLE = "raw", "ssc-95", "dsc-95", "oracle"
-CAPTIONS = (RAW, SHORT, MAIN, ORACLE)  # as in figure 4
-BLENDS = ("dsc-65", "dsc-80", "dsc-90", MAIN)  # as in figure 5
-ARMS = tuple(dict.fromkeys((RAW, SHORT, *BLENDS, ORACLE)))
+FIGURE_4 = (RAW, SHORT, MAIN, ORACLE)
+FIGURE_5 = ("dsc-65", "dsc-80", "dsc-90", MAIN)
+NAMES = tuple(dict.fromkeys((RAW, SHORT, *FIGURE_5, ORACLE)))
 LONG = "-long"  # ends the name of an arm that was trained for more steps
-STUDIED = " (study)"  # ends the name of the main model's blend where the study trained it with several seeds
 CURVES: Mapping[str, Sequence[str]] = {
-    "Captions over training": CAPTIONS,
-    "Blends of descriptive captions over training": BLENDS,
-    "Captions over a longer training": tuple(name + LONG for name in CAPTIONS),
+    "Captions over training": FIGURE_4,
+    "Blends of descriptive captions over training": FIGURE_5,
+    "Captions over a longer training": tuple(name + LONG for name in FIGURE_4),
 }
+UPSAMPLED = ", upsampled"  # ends the kind of prompts that the upsampler rewrote
 _SHARES = {"object_accuracy": "objects right", "scene_accuracy": "whole scenes right", "relation": "relations right"}
 _NUMBERS = {"clip_score": ("CLIP score", "{:.1f}"), "fid": ("FID", "{:.0f}")}
 
@@ -33,17 +33,16 @@ Rows = Mapping[str, Mapping[str, GenerationFigures]]
 
 
 def rows_of(generation: Sequence[GenerationFigures]) -> Rows:
-    """The arms' figures through the plain decoder: by kind of prompt, then by captions, in the order of ``ARMS``.
+    """The arms' figures through the plain decoder: by kind of prompt, then by captions, in the order of ``NAMES``.
 
     Where the study has trained the main model's blend with several seeds, their mean takes the single model's place.
     """
     found: dict[str, dict[str, GenerationFigures]] = {}
     for one in generation:
         if one.decoder == "vae":
-            kind = f"{one.prompts}, upsampled" if one.upsampled else one.prompts
-            name = one.model.removesuffix(STUDIED)
-            if name not in found.setdefault(kind, {}) or one.model.endswith(STUDIED):
-                found[kind][name] = one
+            kind = one.prompts + UPSAMPLED if one.upsampled else one.prompts
+            if one.model not in found.setdefault(kind, {}) or one.is_study:
+                found[kind][one.model] = one
     return {kind: dict(sorted(arms.items(), key=lambda arm: _place(arm[0]))) for kind, arms in found.items()}
 
 
@@ -65,31 +64,40 @@ def gap_closed(lowest: Figure, ours: Figure, highest: Figure) -> Figure | None:
 def sentences(report: Report) -> Iterator[str]:
     """Whether better captions help, in words: the order of blends and the gap to the oracle. Nothing without arms."""
     for kind, arms in rows_of(report.generation).items():
-        measured = {name: one.object_accuracy for name, one in arms.items() if one.object_accuracy}
-        usual = {name: figure for name, figure in measured.items() if name in ARMS}
-        if len(usual) > 2:
-            order = sorted(usual, key=lambda name: usual[name].value)
-            steps = [(worse, better) for worse, better in pairwise(CAPTIONS[:3]) if {worse, better} <= set(usual)]
+        objects = {name: one.object_accuracy for name, one in arms.items() if one.object_accuracy}
+        usual = {name: figure for name, figure in objects.items() if name in NAMES}
+        yield from _on_order(kind, usual)
+        yield from _on_gap(kind, usual)
+        yield from _on_longer(kind, objects)
+
+
+def _on_order(kind: str, usual: Mapping[str, Figure]) -> Iterator[str]:
+    if len(usual) > 2:
+        shown = [f"{name} {percent(usual[name])}" for name in sorted(usual, key=lambda name: usual[name].value)]
+        steps = [pair for pair in pairwise((RAW, SHORT, MAIN)) if set(pair) <= set(usual)]
+        compared_steps = [f"{one} beside {other}: {compared(usual[one], usual[other])}" for other, one in steps]
+        listed = f"On {kind} prompts, objects drawn rightly from the least to the most: {', '.join(shown)}"
+        yield "; ".join([listed, *compared_steps]) + "."
+
+
+def _on_gap(kind: str, usual: Mapping[str, Figure]) -> Iterator[str]:
+    if {RAW, MAIN, ORACLE} <= set(usual):
+        closed = gap_closed(usual[RAW], usual[MAIN], usual[ORACLE])
+        if closed is not None and closed.ci95 is not None:
+            low, high = (100 * bound for bound in closed.ci95)
             yield (
-                f"On {kind} prompts, objects drawn rightly from the least to the most: "
-                f"{', '.join(f'{name} {percent(usual[name])}' for name in order)}"
-                + "".join(f"; {one} beside {other}: {compared(usual[one], usual[other])}" for other, one in steps)
-                + "."
+                f"On {kind} prompts {MAIN} closes {100 * closed.value:.0f} % ({low:.0f} to {high:.0f}) of the gap "
+                f"between raw captions and the truth (objects)."
             )
-        if {RAW, MAIN, ORACLE} <= set(usual):
-            closed = gap_closed(usual[RAW], usual[MAIN], usual[ORACLE])
-            if closed is not None and closed.ci95 is not None:
-                low, high = (100 * bound for bound in closed.ci95)
-                yield (
-                    f"On {kind} prompts {MAIN} closes {100 * closed.value:.0f} % ({low:.0f} to {high:.0f}) of the gap "
-                    f"between raw captions and the truth (objects)."
-                )
-        for name, figure in measured.items():
-            if name.endswith(LONG) and (short := measured.get(name.removesuffix(LONG))):
-                yield (
-                    f"On {kind} prompts {name.removesuffix(LONG)}, trained longer, draws {percent(figure)} of the "
-                    f"objects rightly ({compared(figure, short)} the usual training's {percent(short)})."
-                )
+
+
+def _on_longer(kind: str, objects: Mapping[str, Figure]) -> Iterator[str]:
+    for name, figure in objects.items():
+        if name.endswith(LONG) and (usual := objects.get(name.removesuffix(LONG))):
+            yield (
+                f"On {kind} prompts {name.removesuffix(LONG)}, trained longer, draws {percent(figure)} of the objects "
+                f"rightly ({compared(figure, usual)} the usual training's {percent(usual)})."
+            )
 
 
 def to_markdown(report: Report) -> str:
@@ -108,7 +116,7 @@ def to_markdown(report: Report) -> str:
 
 def _place(name: str) -> tuple[bool, int, str]:
     usual = name.removesuffix(LONG)
-    return name.endswith(LONG), ARMS.index(usual) if usual in ARMS else len(ARMS), name
+    return name.endswith(LONG), NAMES.index(usual) if usual in NAMES else len(NAMES), name
 
 
 def _half(figure: Figure) -> float:

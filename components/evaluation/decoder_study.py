@@ -58,7 +58,7 @@ class DecoderStudy(Frozen):
         return json.dumps(values, indent=1, allow_nan=False) + "\n"
 
     def to_markdown(self) -> str:
-        """One row for each decoder, the mean over seeds with how far its 95 % interval reaches; below it the gate's answers."""
+        """One row for each decoder, the mean over seeds and the reach of its 95 % interval; then the gate's answers."""
         lines = [
             f"| decoder, {self.num_pictures} held-out pictures, {len(self.seeds)} seeds | steps | "
             + " | ".join(_COLUMNS)

@@ -5,6 +5,7 @@ how a figure is measured (``measurement``) and how it is shown (``report``, ``re
 """
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -14,6 +15,8 @@ from components.contracts import Frozen
 
 from .intervals import Figure
 from .prompt_following import PromptFollowing
+
+_NOT_IN_NAMES = re.compile(r"[^\w./: -]")
 
 
 class JudgeFigures(Frozen):
@@ -61,6 +64,7 @@ class GenerationFigures(Frozen):
     decoder: str = Field(description="vae or consistency.")
     num_prompts: int
     num_seeds: int = Field(default=1, description="Trainings that the figures are the mean of.")
+    is_study: bool = Field(default=False, description="Whether the study's trainings are meant, not the main model.")
     scene_accuracy: Figure | None = None
     one_object: Figure | None = Field(default=None, description="Whole scenes, of prompts for a single object.")
     object_accuracy: Figure | None = None
@@ -187,12 +191,16 @@ class Report(Frozen):
         return json.dumps(self.model_dump(mode="json", exclude_none=True), indent=1, allow_nan=False) + "\n"
 
     def metrics(self) -> dict[str, float]:
-        """Every figure's value under one flat name, for example ``generation/dsc-95/short/vae/clip_score``."""
+        """Every figure's value under one flat name, for example ``generation/dsc-95/short/vae/clip_score``.
+
+        Names hold no character that MLflow refuses, as there are in the categories of prompt suites.
+        """
         parts: list[tuple[str, Frozen]] = [("judge", self.judge)] if self.judge else []
         parts += [(f"captions/{kind}", figures) for kind, figures in self.captions.items()]
         for figures in self.generation:
             prompts = f"{figures.prompts}_upsampled" if figures.upsampled else figures.prompts
-            parts.append((f"generation/{figures.model}/{prompts}/{figures.decoder}", figures))
+            model = f"study/{figures.model}" if figures.is_study else figures.model
+            parts.append((f"generation/{model}/{prompts}/{figures.decoder}", figures))
         parts += [("upsampling", self.upsampling)] if self.upsampling else []
         parts += [(f"suites/{figures.suite}/{figures.category}", figures) for figures in self.suites]
         parts += [(f"judges_agree/{kind}", figures) for kind, figures in self.judges_agree.items()]
@@ -200,7 +208,11 @@ class Report(Frozen):
             parts.append((f"decoder/{name}", figures))
             if figures.generated:
                 parts.append((f"decoder/{name}/generated", figures.generated))
-        return {f"{prefix}/{name}": figure.value for prefix, part in parts for name, figure in figures_of(part)}
+        return {
+            _NOT_IN_NAMES.sub("", f"{prefix}/{name}"): figure.value
+            for prefix, part in parts
+            for name, figure in figures_of(part)
+        }
 
 
 def figures_of(part: Frozen) -> Iterator[tuple[str, Figure]]:

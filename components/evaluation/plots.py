@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from .blend_study import ARMS, LONG
+from .blend_study import LONG, NAMES
 from .figures import CurvePoint
 from .intervals import Figure
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure as Sheet
 
 _COLORS: dict[str, str] = dict(
-    zip(ARMS, ("#c0392b", "#8e7cc3", "#9bc7e0", "#5fa3d6", "#3b74c4", "#15408f", "#2e8b57"), strict=True)
+    zip(NAMES, ("#c0392b", "#8e7cc3", "#9bc7e0", "#5fa3d6", "#3b74c4", "#15408f", "#2e8b57"), strict=True)
 )
 _OTHER_COLOR = "#888888"
 _INK, _GRID, _COLOR = "#33363b", "#d9dce1", "#3563c9"

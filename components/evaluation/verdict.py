@@ -6,7 +6,7 @@ What belongs here: which figures are compared, and in which words. What does not
 from collections.abc import Iterator, Sequence
 
 from . import blend_study
-from .blend_study import MAIN, ORACLE, RAW
+from .blend_study import MAIN, ORACLE, RAW, UPSAMPLED, rows_of
 from .figures import CaptionFigures, DecoderFigures, GenerationFigures, Report
 from .wording import compared, percent
 
@@ -63,22 +63,21 @@ def _on_captions(captions: dict[str, CaptionFigures]) -> Iterator[str]:
 
 
 def _on_generation(generation: Sequence[GenerationFigures]) -> Iterator[str]:
-    for prompts in dict.fromkeys(figures.prompts for figures in generation):
-        rows = [one for one in generation if one.prompts == prompts and not one.upsampled]
-        by_model = {one.model: one for one in _first_decoder(rows)}
-        if (main := main_model(generation)) in by_model:
-            yield from _on_model(prompts, main, by_model[main], by_model.get(RAW) if main != RAW else None)
+    main = main_model(generation)
+    for kind, arms in rows_of(generation).items():
+        if main in arms and not arms[main].upsampled:
+            yield from _on_model(kind, main, arms[main], arms.get(RAW) if main != RAW else None)
 
 
 def _on_model(prompts: str, model: str, ours: GenerationFigures, raw: GenerationFigures | None) -> Iterator[str]:
     if ours.object_accuracy and ours.scene_accuracy:
         sentence = (
-            f"On {prompts} prompts, {model} draws {percent(ours.object_accuracy)} of the stated objects rightly and "
-            f"{percent(ours.scene_accuracy)} of the pictures hold every stated fact"
+            f"On {prompts} prompts, {_with_seeds(model, ours)} draws {percent(ours.object_accuracy)} of the stated "
+            f"objects rightly and {percent(ours.scene_accuracy)} of the pictures hold every stated fact"
         )
         if raw and raw.object_accuracy and raw.scene_accuracy:
             sentence += (
-                f"; the model trained on raw captions draws {percent(raw.object_accuracy)} and "
+                f"; {_with_seeds('the model trained on raw captions', raw)} draws {percent(raw.object_accuracy)} and "
                 f"{percent(raw.scene_accuracy)} "
                 f"(objects: {model} {compared(ours.object_accuracy, raw.object_accuracy)})"
             )
@@ -95,18 +94,18 @@ def _on_model(prompts: str, model: str, ours: GenerationFigures, raw: Generation
         yield sentence + "."
 
 
+def _with_seeds(model: str, figures: GenerationFigures) -> str:
+    return model if figures.num_seeds == 1 else f"{model} ({figures.num_seeds} seeds)"
+
+
 def _on_upsampling(generation: Sequence[GenerationFigures]) -> Iterator[str]:
-    main = main_model(generation)
-    for ours in _first_decoder([one for one in generation if one.upsampled and one.model == main]):
-        plain = [
-            one
-            for one in generation
-            if not one.upsampled and (one.model, one.prompts, one.decoder) == (ours.model, ours.prompts, ours.decoder)
-        ]
-        if not plain:
+    main, rows = main_model(generation), rows_of(generation)
+    for kind, arms in rows.items():
+        ours, plain = arms.get(main), rows.get(kind.removesuffix(UPSAMPLED), {}).get(main)
+        if ours is None or plain is None or ours is plain:
             continue
         for name, words in (("object_accuracy", "objects drawn rightly"), ("clip_score", "CLIP score")):
-            after, before = getattr(ours, name), getattr(plain[0], name)
+            after, before = getattr(ours, name), getattr(plain, name)
             if after and before:
                 shown = [percent(one) if name == "object_accuracy" else f"{one.value:.1f}" for one in (before, after)]
                 yield (
@@ -159,12 +158,3 @@ def _on_judge(report: Report) -> Iterator[str]:
             f"A second judge, trained apart, reads {percent(agreement.scene_accuracy)} of the "
             f"{agreement.scene_accuracy.num_samples:,} pictures of descriptive prompts exactly as the first does."
         )
-
-
-def _first_decoder(rows: Sequence[GenerationFigures]) -> Iterator[GenerationFigures]:
-    """One row per model and prompt kind: the one through the decoder that is listed first."""
-    seen: set[tuple[str, str]] = set()
-    for one in rows:
-        if (one.model, one.prompts) not in seen:
-            seen.add((one.model, one.prompts))
-            yield one

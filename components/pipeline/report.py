@@ -60,6 +60,7 @@ def evaluate(ws: Workspace) -> Outcome:
         "decoder_gate": ws.recipe.decoder_gate.model_dump(mode="json"),
         "fit": ws.recipe.data.fit,
         "upsampler": upsampler_settings(ws),
+        "arms": {record.shard: record.fingerprint for each in arms.values() for record in each},
     }
     outcome = ws.materialize("evaluation_report", inputs, settings, lambda _: _Evaluation(ws, parents, arms).run())
     return track_costs(ws, outcome)
@@ -242,24 +243,24 @@ class _Evaluation:
         return own + [row for blend, records in self.arms.items() for row in self._arm_rows(blend, records, samples)]
 
     def _arm_rows(self, blend: str, records: Sequence[Record], samples: Sequence[Sampled]) -> list[Any]:
-        from components.evaluation.blend_study import STUDIED
         from components.evaluation.figures import GenerationFigures
         from components.evaluation.intervals import across_seeds
 
-        if blend == self.model_name and len(records) == 1:
+        is_main = blend == self.model_name
+        if is_main and [record.data_version for record in records] == [self.parents["latent_diffusion"].data_version]:
             return []  # the main model itself, trained once more
-        name = f"{blend}{STUDIED}" if blend == self.model_name else blend
         rows = []
         for sampled in samples:
             measured = [figures_from(record.metadata["figures"][sampled.name]) for record in records]
             rows.append(
                 GenerationFigures(
-                    model=name,
+                    model=blend,
                     prompts=sampled.prompts.kind,
                     upsampled=sampled.is_upsampled,
                     decoder="vae",
                     num_prompts=len(sampled.prompts.texts),
                     num_seeds=len(records),
+                    is_study=is_main,
                     **{field: across_seeds([one[field] for one in measured]) for field in measured[0]},
                 )
             )

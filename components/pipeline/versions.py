@@ -25,5 +25,5 @@ CODE_VERSIONS = {
     "diffusion_decoder": "1",
     "consistency_decoder": "2",
     "caption_blend_study": "4",
-    "evaluation_report": "5",
+    "evaluation_report": "6",
 }

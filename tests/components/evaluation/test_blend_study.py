@@ -1,9 +1,12 @@
+import re
+
 import pytest
 
 from components.evaluation import blend_study
-from components.evaluation.blend_study import STUDIED, gap_closed, rows_of, sentences, to_markdown
-from components.evaluation.figures import GenerationFigures, Report
+from components.evaluation.blend_study import gap_closed, rows_of, sentences, to_markdown
+from components.evaluation.figures import GenerationFigures, Report, SuiteFigures
 from components.evaluation.intervals import Figure
+from components.evaluation.verdict import verdict
 
 
 def near(value: float, half: float = 0.02) -> Figure:
@@ -41,7 +44,7 @@ def test_arms_stand_in_order_and_the_mean_over_seeds_for_its_blend() -> None:
             arm("dsc-95", 0.9),
             arm("dsc-95", 0.1, decoder="consistency"),
             arm("oracle", 0.95),
-            arm(f"dsc-95{STUDIED}", 0.85, num_seeds=3),
+            arm("dsc-95", 0.85, num_seeds=3, is_study=True),
             arm("raw-long", 0.4),
             arm("raw", 0.2),
             arm("dsc-95", 0.7, prompts="short", upsampled=True),
@@ -69,6 +72,25 @@ def test_the_sentences_say_order_gap_and_what_longer_training_brings() -> None:
     assert not list(sentences(report_on(arm("dsc-95", 0.8), arm("raw", 0.1))))
 
 
+def test_the_verdict_speaks_of_the_means_that_the_table_shows() -> None:
+    report = report_on(
+        arm("dsc-95", 0.94), arm("raw", 0.1, num_seeds=3), arm("dsc-95", 0.9, num_seeds=3, is_study=True)
+    )
+    report = report_on(*(one.model_copy(update={"scene_accuracy": one.object_accuracy}) for one in report.generation))
+    said = " ".join(verdict(report))
+    assert "dsc-95 (3 seeds) draws 90.0 %" in said
+    assert "raw captions (3 seeds) draws 10.0 %" in said
+    assert "94.0 %" not in said
+
+
+def test_metrics_have_names_that_mlflow_takes() -> None:
+    suite = SuiteFigures(suite="parti", category="Food & Beverage", num_prompts=3, clip_score=near(30.0))
+    report = report_on(arm("dsc-95", 0.94), arm("dsc-95", 0.9, num_seeds=3, is_study=True))
+    names = report.model_copy(update={"suites": (suite,)}).metrics()
+    assert len(names) == 3
+    assert all(re.fullmatch(r"[/\w.\- :]*", name) for name in names)  # MLflow's own rule
+
+
 def test_the_table_has_a_row_for_each_arm_and_kind_of_prompt() -> None:
     arms = [arm("raw", 0.1, clip_score=near(30.0, 1.0)), arm("raw", 0.2, prompts="short"), arm("dsc-95", 0.8)]
     lines = to_markdown(report_on(*arms)).splitlines()
@@ -80,6 +102,6 @@ def test_the_table_has_a_row_for_each_arm_and_kind_of_prompt() -> None:
 def test_curves_are_of_arms_that_the_study_has() -> None:
     from components.pipeline.study import BLENDS
 
-    assert set(blend_study.ARMS) == set(BLENDS)
+    assert set(blend_study.NAMES) == set(BLENDS)
     named = {name.removesuffix(blend_study.LONG) for models in blend_study.CURVES.values() for name in models}
     assert named == set(BLENDS)

@@ -79,13 +79,13 @@ def test_without_truth_what_needs_it_is_absent_and_the_rest_stays() -> None:
     prompt_set = PromptSet("short", prompts("short", SCENES))
     measured = evaluate_generation(PIXELS, prompt_set, judges, model="raw", decoder="vae").model_dump(exclude_none=True)
     assert set(measured) == {
-        "model", "prompts", "upsampled", "decoder", "num_prompts", "num_seeds",
+        "model", "prompts", "upsampled", "decoder", "num_prompts", "num_seeds", "is_study",
         "clip_score", "retrieval_at_1", "fid", "kid",
     }  # fmt: skip
     nothing = evaluate_generation(PIXELS, prompt_set, Judges(), model="raw", decoder="vae").model_dump(
         exclude_none=True
     )
-    assert set(nothing) == {"model", "prompts", "upsampled", "decoder", "num_prompts", "num_seeds"}
+    assert set(nothing) == {"model", "prompts", "upsampled", "decoder", "num_prompts", "num_seeds", "is_study"}
 
 
 def test_true_captions_are_perfect_and_carry_their_rate() -> None:
