@@ -248,14 +248,16 @@ def _demo(parsed: argparse.Namespace) -> int:
 def _study(parsed: argparse.Namespace) -> int:
     from components.data.catalog import load_dataset
     from components.data.lake import Lake
-    from components.pipeline.study import arms_of
+    from components.pipeline.study import arms_of, check_long_arms
     from components.recipes import load_recipe
 
     target = _target(parsed)
-    arms = arms_of(load_recipe(target.recipe, target.overrides), load_dataset(target.dataset))
+    recipe = load_recipe(target.recipe, target.overrides)
+    arms = arms_of(recipe, load_dataset(target.dataset))
     if unknown := sorted(set(parsed.arms or ()) - set(arms)):
         raise ValueError(f"there is no arm {', '.join(unknown)}; the recipe asks for {', '.join(arms)}")
-    arms = parsed.arms or arms
+    arms = list(dict.fromkeys(parsed.arms or arms))
+    check_long_arms(recipe, arms)
     study = [replace(BY_NAME["study"], partition=arm) for arm in arms]
     jobs = [one for job in JOBS for one in (study if job.name == "study" else [job])]
     status = _make_all(target, jobs)
@@ -265,13 +267,16 @@ def _study(parsed: argparse.Namespace) -> int:
 
 
 def _study_captioners(parsed: argparse.Namespace) -> int:
+    from components.pipeline.aside import check_truth
     from components.pipeline.captioner_study import study_captioners, table_of
     from components.pipeline.graph import make
 
     target = _target(parsed)
+    ws = _open_workspace(target)
+    check_truth(ws)
     _prepare_services(target.home)
     log_to_terminal()
-    ws = _open_workspace(target)
+    ws = ws.forced() if target.is_forced else ws
     for asset in ("raw_pairs", "image_set", "clip", "base_captioner"):
         make(ws, asset)
     print(table_of(study_captioners(ws)))
@@ -280,14 +285,17 @@ def _study_captioners(parsed: argparse.Namespace) -> int:
 
 def _study_ablations(parsed: argparse.Namespace) -> int:
     from components.pipeline.ablations import study_ablations, table_of
+    from components.pipeline.aside import check_truth
 
     target = _target(parsed)
+    ws = _open_workspace(target)
+    check_truth(ws)
     _prepare_services(target.home)
     names = {job.name for parent in ("text", "encode", "judges") for job in _needed_for(parent)}
     if not _run_side_by_side(target, [job for job in JOBS if job.name in names]):
         return 1
     log_to_terminal()
-    print(table_of(study_ablations(_open_workspace(target), parsed.minutes)))
+    print(table_of(study_ablations(ws.forced() if target.is_forced else ws, parsed.minutes)))
     return 0
 
 
@@ -316,7 +324,8 @@ def _make_all(target: Target, jobs: Sequence[NamedJob]) -> int:
     if not _run_side_by_side(target, jobs):
         return 1
     seconds = time.perf_counter() - started
-    _print_verdict(home)
+    if BY_NAME["report"] in jobs:
+        _print_verdict(home)
     print(f"took {seconds / 60:.1f} minutes; `make dev DATASET={target.dataset}` opens the UIs:")
     print(f"  Dagster {dagster_url()}\n  MLflow  {mlflow_url()}")
     return 0

@@ -28,7 +28,7 @@ class StudiedSeed(Frozen):
 
     seed: int
     steps: dict[str, int] = Field(description="Training steps of teacher, student and control.")
-    seconds: dict[str, float] = Field(description="Wall seconds of each training, loading and previews included.")
+    seconds: dict[str, float] = Field(description="Wall seconds of each training's last attempt, loading included.")
     figures: dict[str, DecoderFigures] = Field(description="By decoder.")
     shortcomings: tuple[str, ...] = Field(description="What the student failed its gate by.")
 

@@ -6,6 +6,7 @@ What belongs here: facts of the hardware. What does not: whether a training want
 from __future__ import annotations
 
 import functools
+import shutil
 import time
 from typing import TYPE_CHECKING
 
@@ -24,6 +25,11 @@ def best_device() -> str:
 def device_for(num_gpus: float) -> str:
     """Where a process trains that was given so many GPUs: ``cuda`` where it has one and was given a share of it."""
     return best_device() if num_gpus else "cpu"
+
+
+def has_cpu_compiler() -> bool:
+    """Whether there is a C++ compiler, which torch.compile needs on CPUs."""
+    return any(map(shutil.which, ("c++", "g++", "clang++")))
 
 
 def peak_flops(device: str, dtype: torch.dtype, num_threads: int) -> float:

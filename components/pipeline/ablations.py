@@ -24,18 +24,19 @@ from typing import TYPE_CHECKING, Any, Literal
 from components.contracts import Family, Rows
 from components.data.lake import digest_of
 
-from .aside import seconds_of_a_step, trained_aside
+from .aside import check_truth, seconds_of_a_step, trained_aside
 from .judging import load_judges, reference_rows
 from .progress import silence_libraries
 from .rows import in_memory, load_rows
 from .versions import CODE_VERSIONS
-from .workspace import UnfitParent, Workspace
+from .workspace import Workspace
 
 if TYPE_CHECKING:
     from components.recipes.recipe import Recipe
 
 log = logging.getLogger(__name__)
 PLACE = "reports/ablations"
+CODE_VERSION = "2"  # to be raised when arms would be made or measured otherwise
 Wording = Literal["template", "free"]
 SHOWN = {"object_accuracy": "objects", "scene_accuracy": "whole scenes", "colour": "colour", "place": "place"}
 
@@ -72,8 +73,7 @@ def study_ablations(ws: Workspace, minutes: float, ablations: Sequence[Ablation]
     It also lies as ``report.json`` and ``table.md`` under ``reports/ablations/latest``. Raises UnfitParent where the
     data set has no ground truth, and ValueError where the time is too short for the text encoder alone.
     """
-    if not ws.dataset.has_ground_truth:
-        raise UnfitParent(f"data set {ws.dataset.name!r} has no ground truth, so pictures cannot be counted as right")
+    check_truth(ws)
     silence_libraries()
     arms = [{**_identity(one), **_Arm(ws, one, 60 * minutes).result()} for one in ablations]
     report = {"dataset": ws.dataset.name, "recipe": ws.recipe.name, "minutes": minutes, "arms": arms}
@@ -100,11 +100,17 @@ class _Arm:
     def __init__(self, ws: Workspace, ablation: Ablation, seconds: float) -> None:
         self.ablation, self.seconds = ablation, seconds
         self.ws = ws.with_recipe(ws.recipe.with_overrides(ablation.overrides))
-        parents = [self.ws.parent(name).data_version for name in ("training_set", "vae", "attribute_judge")]
+        names = ("training_set", "vae", "attribute_judge", "evaluation_clip")
+        parents = [self.ws.parent(name).data_version for name in names]
         sections = [self.recipe.latent_diffusion, self.recipe.prompt_upsampler, self.recipe.evaluation]
         versions = [CODE_VERSIONS[name] for name in ("latent_diffusion", "prompt_upsampler")]
         settings = [section.model_dump(mode="json") for section in sections]
-        self.fingerprint = digest_of([parents, settings, versions, ablation.wording, seconds])
+        self.fingerprint = digest_of([parents, settings, versions, ablation.wording, seconds, CODE_VERSION])
+
+    @property
+    def unfinished(self) -> str:
+        """Where an arm keeps what its resumes need, until its figures stand."""
+        return f"{PLACE}/unfinished-{self.fingerprint}"
 
     @property
     def recipe(self) -> Recipe:
@@ -113,7 +119,7 @@ class _Arm:
     def result(self) -> dict[str, Any]:
         """Steps, seconds and figures, found or made now."""
         path = f"{PLACE}/{self.fingerprint}.json"
-        if self.ws.lake.exists(path):
+        if self.ws.lake.exists(path) and not self.ws.is_forced:
             return self.ws.lake.read_json(path)
         log.info("ablation: %s, %s captions", self.ablation.name, self.ablation.wording)
         rows = load_rows(self.ws, with_recaptions=True, with_latents=True, with_truth=True)
@@ -135,6 +141,7 @@ class _Arm:
             "figures": figures,
         }
         self.ws.lake.write_json(path, found)
+        self.ws.lake.remove_folder(self.unfinished)
         return found
 
     def _worded(self, rows: Rows) -> Rows:
@@ -143,20 +150,28 @@ class _Arm:
         return replace(rows, texts={**rows.texts, "dsc": _freely(self.ws, rows)})
 
     def _text_encoder(self, train: Rows, evaluation: Rows, folder: Path) -> tuple[Path, float]:
-        """A folder with the text encoder, and the seconds that its training took."""
+        """A folder with the text encoder, and the seconds that its training took; made once for a run and its resumes.
+
+        A U-Net that goes on from its checkpoint needs the very encoder that it began with.
+        """
         from components.families.prompt_upsampler.sample import extract_text_encoder
 
-        section = self.recipe.prompt_upsampler
-        build = partial(section.model.build, train, evaluation, {})
-        place = f"ablation-encoder-{self.fingerprint}"
-        with trained_aside(self.ws, build, section.training, place, "text encoder") as (averaged, seconds):
-            averaged.save(folder / "upsampler")
-        extract_text_encoder(folder / "upsampler", folder / "text_encoder")
-        return folder / "text_encoder", seconds
+        note = f"{self.unfinished}/encoder.json"
+        if not self.ws.lake.exists(note):
+            section = self.recipe.prompt_upsampler
+            build = partial(section.model.build, train, evaluation, {})
+            place = f"ablation-encoder-{self.fingerprint}"
+            with trained_aside(self.ws, build, section.training, place, "text encoder") as (averaged, seconds):
+                averaged.save(folder / "upsampler")
+            extract_text_encoder(folder / "upsampler", folder / "text_encoder")
+            digest = self.ws.lake.add_folder(self.unfinished, folder / "text_encoder")
+            self.ws.lake.write_json(note, {"version": digest, "seconds": seconds})
+        made = self.ws.lake.read_json(note)
+        return self.ws.lake.fetch_folder(f"{self.unfinished}/{made['version']}", self.ws.scratch), made["seconds"]
 
     def _num_steps(self, build: Callable[[], Family], spent: float) -> int:
         """Steps of the U-Net that fit into what is left; once found they are kept, for a run that was interrupted."""
-        path = f"{PLACE}/{self.fingerprint}.steps.json"
+        path = f"{self.unfinished}/num_steps.json"
         if self.ws.lake.exists(path):
             return self.ws.lake.read_json(path)
         if spent >= self.seconds:

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from .progress import Progress
+from .workspace import UnfitParent
 
 if TYPE_CHECKING:
     from components.contracts import Family
@@ -19,6 +20,14 @@ if TYPE_CHECKING:
     from .workspace import Workspace
 
 log = logging.getLogger(__name__)
+
+
+def check_truth(ws: Workspace) -> None:
+    """Raise :class:`UnfitParent` where nothing can be counted as right, because the data set has no ground truth."""
+    if not ws.dataset.has_ground_truth:
+        raise UnfitParent(
+            f"data set {ws.dataset.name!r} has no ground truth, so nothing can be counted as right: take scenes"
+        )
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -17,8 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from components.contracts import Rows
-from components.data.lake import Record
+from components.contracts import ModelVersion, Rows
+from components.data.lake import Record, digest_of
 from components.data.pictures import captioned_grid, grid, png_bytes
 
 from .costs import by_asset, track_costs, version_cost
@@ -46,6 +46,7 @@ from .workspace import Made, Outcome, Workspace, kind_of
 
 log = logging.getLogger(__name__)
 NUM_SIDE_BY_SIDE = 8  # pictures in samples.png
+Score = tuple[float, float, float]  # a figure's value and the bounds of its 95 % interval
 REAL = "real pictures"  # beside models, where distances are compared
 
 
@@ -287,6 +288,27 @@ class _Evaluation:
                 )
         return points
 
+    def score_of(self, version: ModelVersion) -> Score | None:
+        """The score of an earlier model on this report's prompts; None where its files are gone."""
+        from components.evaluation.measurement import evaluate_generation
+        from components.families.latent_diffusion.sample import generate, load_pipeline
+
+        path = f"{self.ws.lake.place('latent_diffusion', 'model')}/{version.uri.rpartition('/')[2]}"
+        if not any(self.ws.lake.files(path)):
+            return None
+        log.info("%s is measured again: prompts or judge are not those of its own report", version)
+        described = final_prompt_sets(self.rows, self.config.num_prompts)[-1]
+        pixels = generate(
+            load_pipeline(self.ws.lake.fetch_folder(path, self.ws.scratch)),
+            described.texts,
+            [self.config.seed + number for number in range(len(described.texts))],
+            num_inference_steps=self.config.num_inference_steps,
+            guidance_scale=self.config.guidance_scale,
+            batch_size=self.config.batch_size,
+        )
+        figures = evaluate_generation(pixels, described, self.judges, model="champion", decoder="vae")
+        return _as_score(figures.clip_score)
+
     def suites(self) -> Iterator[Any]:
         """The main model on prompt suites."""
 
@@ -363,7 +385,7 @@ class _Evaluation:
             digest = self.ws.lake.add_folder(place, Path(temporary))
         for name, data in content.items():
             self.ws.lake.write_bytes(f"{place}/latest/{name}", data)
-        promotion = promote(self.ws, self.parents, report)
+        promotion = promote(self.ws, self.parents, report, self.score_of)
         run = self.ws.tracker.start(
             self.ws.registry_name("evaluation_report"),
             self.config.model_dump(mode="json"),
@@ -491,14 +513,22 @@ def first_samples(gallery: Any) -> tuple[dict[str, np.ndarray], Sequence[str]]:
     return pictures, gallery.texts[:NUM_SIDE_BY_SIDE]
 
 
-def promote(ws: Workspace, parents: Mapping[str, Record], report: Any) -> dict[str, Any]:
+def promote(
+    ws: Workspace,
+    parents: Mapping[str, Record],
+    report: Any,
+    measure: Callable[[ModelVersion], Score | None] = lambda _: None,
+) -> dict[str, Any]:
     """Let each gated model that passes its own gate become champion; what the report's record keeps of it.
 
     ``champions`` names those that passed. The text-to-image model passes unless the champion (whose score is
     ``champion_score``) is clearly above it; the student passes where ``report.decoder_shortcomings`` is empty. Neither
-    gate looks at the other model, and neither promotes a version that was rolled back.
+    gate looks at the other model, and neither promotes a version that was rolled back. A champion that was measured on
+    other prompts, or by another judge, is measured again with ``measure``; where that gives None, nothing stands
+    against the candidate.
     """
-    held, score = _score_to_beat(ws), _score(report)
+    yardstick = _yardstick(ws, parents)
+    held, score = _score_to_beat(ws, yardstick, measure), _score(report)
     against: dict[str, list[str]] = {"latent_diffusion": [], "consistency_decoder": list(report.decoder_shortcomings)}
     if held and score and held[1] > score[2]:
         against["latent_diffusion"].append(
@@ -517,26 +547,43 @@ def promote(ws: Workspace, parents: Mapping[str, Record], report: Any) -> dict[s
         "stays_a_candidate_because": {asset: found for asset, found in against.items() if found},
         "score": score,
         "champion_score": score if "latent_diffusion" in champions else held,
+        "yardstick": yardstick,
         "decoder_shortcomings": list(report.decoder_shortcomings),
     }
 
 
-def _score_to_beat(ws: Workspace) -> list[float] | None:
-    """The champion's score in the last report on it (after a rollback that is not the last one there is)."""
+def _yardstick(ws: Workspace, parents: Mapping[str, Record]) -> str:
+    """Names prompts, judge and sampling: scores compare where it is the same."""
+    config = ws.recipe.evaluation
+    versions = {name: parents[name].data_version for name in ("image_set", "evaluation_clip") if name in parents}
+    return digest_of([versions, config.num_prompts, config.num_inference_steps, config.guidance_scale, config.seed])
+
+
+def _score_to_beat(
+    ws: Workspace, yardstick: str, measure: Callable[[ModelVersion], Score | None]
+) -> Sequence[float] | None:
+    """The champion's score by this yardstick, from the last report on it or measured now."""
     champion = ws.tracker.by_alias(ws.registry_name("latent_diffusion"), "champion")
-    version = champion and champion.uri.rpartition("/")[2]
+    if champion is None:
+        return None
+    version = champion.uri.rpartition("/")[2]
     reports = list(ws.lake.versions("evaluation_report", "report"))
-    for report in reports:
-        if version and report.inputs.get("latent_diffusion") == version and report.metadata.get("score"):
+    for report in reports:  # after a rollback it is not the last one
+        if report.inputs.get("latent_diffusion") == version and report.metadata.get("yardstick") == yardstick:
             return report.metadata["score"]
-    return reports[0].metadata.get("champion_score") if reports else None
+    if reports and reports[0].metadata.get("yardstick") == yardstick:
+        return reports[0].metadata["champion_score"]
+    return measure(champion)
 
 
-def _score(report: Any) -> list[float] | None:
-    """CLIP score of descriptive prompts through the plain decoder, with its interval: what decides on champions."""
+def _score(report: Any) -> Score | None:
+    """CLIP score of descriptive prompts through the plain decoder: what decides on champions."""
     rows = [one for one in report.generation if one.prompts == "descriptive" and one.decoder == "vae"]
-    figure = rows[0].clip_score if rows else None
-    return [figure.value, *(figure.ci95 or (figure.value, figure.value))] if figure else None
+    return _as_score(rows[0].clip_score) if rows else None
+
+
+def _as_score(figure: Any) -> Score | None:
+    return (figure.value, *(figure.ci95 or (figure.value, figure.value))) if figure else None
 
 
 def figures_from(values: Mapping[str, Sequence[Any]]) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from components.data.catalog import Dataset
 from components.data.lake import Record
 from components.data.pictures import captioned_grid
 from components.evaluation.blend_study import LONG
+from components.execution.device import has_cpu_compiler
 from components.families.latent_diffusion.config import LatentDiffusionConfig
 from components.recipes.recipe import Recipe, Trained
 
@@ -107,6 +108,16 @@ def section_of_arm(ws: Workspace, arm: str) -> Trained[LatentDiffusionConfig]:
         ),
         training=section.training.model_copy(update=changed),
     )
+
+
+def check_long_arms(recipe: Recipe, arms: Sequence[str]) -> None:
+    """Raise :class:`UnfitParent` where long arms could not be compiled here, before hours of work for the others."""
+    on_cpu = not recipe.latent_diffusion.training.num_gpus_per_worker
+    if recipe.study.compiles_long_arms and on_cpu and set(arms) & set(LONG_ARMS) and not has_cpu_compiler():
+        raise UnfitParent(
+            "the study's long arms are compiled, which needs a C++ compiler, and none of c++, g++, clang++ is on the "
+            "PATH: install g++, or give --set study.compiles_long_arms=false"
+        )
 
 
 def train_arm(ws: Workspace, arm: str) -> Outcome:

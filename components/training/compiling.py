@@ -4,11 +4,12 @@ What belongs here: turning it on for a module in place, and off for a while. Wha
 (``TrainingConfig.compile``).
 """
 
-import shutil
 import warnings
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
+
+from components.execution.device import has_cpu_compiler
 
 
 class NoCompiler(RuntimeError):
@@ -17,7 +18,7 @@ class NoCompiler(RuntimeError):
 
 def compile_in_place(module: torch.nn.Module, device: torch.device) -> None:
     """Compile the module's calls; its class, its weights' names and what it saves stay as they are."""
-    if device.type == "cpu" and not any(map(shutil.which, ("c++", "g++", "clang++"))):
+    if device.type == "cpu" and not has_cpu_compiler():
         raise NoCompiler(
             "compile=true needs a C++ compiler, and none of c++, g++, clang++ is on the PATH: install g++, or set the "
             "training's compile to false"

@@ -12,6 +12,7 @@ from components.pipeline.workspace import kind_of
 from tests.command_line import run
 from tests.outside import decoded_alike, outside
 from tests.processes import processes_of, wait_until
+from tests.workspaces import scenes_workspace
 
 pytestmark = pytest.mark.smoke
 
@@ -159,6 +160,15 @@ def test_a_study_of_the_demos_arm_redoes_nothing_and_prints_its_table(home, lake
     rows = [line.split(" | ")[:2] for line in done.stdout.splitlines() if line.startswith("| descriptive ")]
     assert rows == [["| descriptive", "raw"], ["| descriptive", "dsc-95"]]
     assert before == [lake.read_bytes(pointer) for pointer in pointers]
+
+
+def test_a_model_measured_again_has_the_score_of_its_own_report(home, lake):
+    from components.contracts import ModelVersion
+    from components.pipeline.report import _Evaluation
+
+    version = ModelVersion("any", "1", lake.uri(lake.record("latent_diffusion", "model").path))
+    score = _Evaluation(scenes_workspace(home, {}), {}, {}).score_of(version)
+    assert list(score) == lake.record("evaluation_report", "report").metadata["score"]
 
 
 def test_the_registry_loads_the_champion(home, lake, monkeypatch):

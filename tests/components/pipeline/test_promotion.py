@@ -7,7 +7,7 @@ from typing import cast
 import numpy as np
 import pytest
 
-from components.contracts import Rows
+from components.contracts import ModelVersion, Rows
 from components.evaluation.fid import fid
 from components.evaluation.figures import GenerationFigures
 from components.evaluation.measurement import Reference
@@ -53,6 +53,31 @@ def test_a_worse_text_to_image_model_keeps_no_student_back(ws: Workspace) -> Non
     remember(ws, promotion)  # the champion to beat is still the first
     assert promote(ws, parents_of(ws), report_of(60, 0.3))["champions"] == ["consistency_decoder"]
     assert promote(ws, parents_of(ws), report_of(69, 0.3))["champions"] == list(GATED)
+
+
+def test_a_champion_that_was_measured_otherwise_is_measured_again(ws: Workspace) -> None:
+    remember(ws, promote(ws, parents_of(ws), report_of(70, 0.3)))
+    other = ws.with_recipe(ws.recipe.with_overrides({"evaluation.num_prompts": "7"}))
+    asked: list[str] = []
+
+    def measure(version: ModelVersion) -> tuple[float, float, float]:
+        asked.append(version.version)
+        return 30.0, 29.0, 31.0
+
+    promotion = promote(other, parents_of(ws), report_of(25, 0.3), measure)
+    assert promotion["champions"] == ["consistency_decoder"]
+    assert promotion["stays_a_candidate_because"]["latent_diffusion"] == [
+        "its CLIP score 25.0 lies clearly below the champion's 30.0"
+    ]
+    remember(ws, promotion)
+    assert "latent_diffusion" in promote(other, parents_of(ws), report_of(33, 0.3), measure)["champions"]
+    assert asked == ["1"]
+
+
+def test_nothing_stands_against_a_candidate_where_the_champion_cannot_be_measured(ws: Workspace) -> None:
+    remember(ws, promote(ws, parents_of(ws), report_of(70, 0.3)))
+    other = ws.with_recipe(ws.recipe.with_overrides({"evaluation.seed": "7"}))
+    assert promote(other, parents_of(ws), report_of(25, 0.3))["champions"] == list(GATED)
 
 
 def test_real_pictures_stand_beside_models_in_equal_numbers() -> None:
