@@ -28,7 +28,7 @@ study: $(INSTALLED) ## every arm of the study of caption blends, two trainings s
 	$(BIN)/atelier study $(TARGET)
 
 WORLDS := scenes-low scenes-high scenes-styled
-study-worlds: $(INSTALLED) ## raw captions, dsc-95 and the truth on worlds with less and more noise, and with styles and text
+study-worlds: $(INSTALLED) ## raw captions, dsc-95 and the truth on worlds with less and more noise, and with styles and text (made for 64 px)
 	set -e; for world in $(WORLDS); do \
 	  env $${ATELIER_HOME:+ATELIER_HOME=$$ATELIER_HOME-$$world} \
 	    $(BIN)/atelier study --dataset $$world --recipe $(RECIPE) --arms raw-seed0 oracle-seed0; \

@@ -26,10 +26,12 @@ from .jobs import BY_NAME, JOBS, NamedJob
 from .lake_commands import LAKE_COMMANDS, LakeCommand
 from .launch import Target, log_to_terminal, run_job, run_jobs
 from .page import PAGE_COMMANDS
+from .resources import overrides_of
 from .rollback import ROLLBACK_COMMAND
 
 log = logging.getLogger(__name__)
 REPORT = "reports/evaluation_report/latest"
+SET_HELP = "dotted field of the recipe; counts before what ATELIER_OVERRIDES says"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -140,7 +142,7 @@ def _add_target(sub: argparse.ArgumentParser) -> None:
 
 def _add_recipe(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--recipe", default=os.environ.get("ATELIER_RECIPE", "tiny"))
-    sub.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="dotted field of the recipe")
+    sub.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help=SET_HELP)
 
 
 def _on_the_lake(command: LakeCommand, parsed: argparse.Namespace) -> int:
@@ -165,7 +167,7 @@ def _target(parsed: argparse.Namespace) -> Target:
 
 
 def _overrides(parsed: argparse.Namespace) -> dict[str, str]:
-    overrides = {}
+    overrides = overrides_of(os.environ)
     for pair in parsed.set:
         field, equals, value = pair.partition("=")
         if not equals:

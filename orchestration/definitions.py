@@ -6,7 +6,6 @@ object of dotted fields) and what happens by itself (``automation``).
 ``build_definitions`` takes resource overrides, so that tests replace a resource instead of patching one.
 """
 
-import json
 import os
 from collections.abc import Mapping
 from typing import Any
@@ -16,7 +15,14 @@ import dagster as dg
 from . import assets
 from .automation import automation_of
 from .jobs import JOBS
-from .resources import ComputeResource, LakeResource, RecipeResource, TrackingResource, WorkspaceResource
+from .resources import (
+    ComputeResource,
+    LakeResource,
+    RecipeResource,
+    TrackingResource,
+    WorkspaceResource,
+    overrides_of,
+)
 from .rollback import rollback
 
 
@@ -27,7 +33,7 @@ def build_definitions(resources: Mapping[str, Any] | None = None) -> dg.Definiti
         "recipe": RecipeResource.configure_at_launch(
             dataset=os.environ.get("ATELIER_DATASET", "scenes"),
             recipe=os.environ.get("ATELIER_RECIPE", "tiny"),
-            overrides=json.loads(os.environ.get("ATELIER_OVERRIDES") or "{}"),
+            overrides=overrides_of(os.environ),
         ),
         "lake": LakeResource.configure_at_launch(),
         "compute": ComputeResource.configure_at_launch(),

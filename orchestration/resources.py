@@ -4,7 +4,9 @@ What belongs here: configuration that the launchpad shows and the life cycle of 
 Heavy libraries are imported when a run starts, never when the code location loads.
 """
 
+import json
 import os
+from collections.abc import Mapping
 from typing import Any
 
 import dagster as dg
@@ -25,6 +27,21 @@ def _without_secret(address: str, variable: str) -> str:
             f"stored in clear: change that password, and set {variable} in the environment instead"
         )
     return address
+
+
+def overrides_of(environment: Mapping[str, str]) -> dict[str, str]:
+    """What ``ATELIER_OVERRIDES`` says: dotted fields of the recipe, with values as ``--set`` takes them.
+
+    Raises ValueError where it is not a JSON object.
+    """
+    said = environment.get("ATELIER_OVERRIDES") or "{}"
+    try:
+        fields = json.loads(said)
+    except json.JSONDecodeError:
+        fields = None
+    if not isinstance(fields, dict):
+        raise ValueError(f'ATELIER_OVERRIDES is {said!r}: write a JSON object such as {{"data.max_shards": "3"}}')
+    return {field: value if isinstance(value, str) else json.dumps(value) for field, value in fields.items()}
 
 
 class RecipeResource(dg.ConfigurableResource):

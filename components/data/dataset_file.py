@@ -191,7 +191,6 @@ class DatasetFile(Frozen):
         default=None, description="JSON lines of pictures with facts that captions must say, and must not."
     )
     splits: Splits = Field(default=Splits(), description="How rows are split.")
-    recipe: str = Field(default="tiny", description="The recipe that is used where none is named.")
 
     @field_validator("source", mode="before")
     @classmethod

@@ -15,7 +15,7 @@ Fit = Literal["pad", "crop", "stretch"]
 
 
 def decode_pixels(image: bytes, resolution: int, fit: Fit = "pad") -> np.ndarray:
-    """A stored picture (RGB PNG or JPEG) as uint8 (resolution, resolution, 3).
+    """A picture's file (in the lake always PNG) as uint8 (resolution, resolution, 3).
 
     ``pad`` keeps all of it on white, ``crop`` keeps the centre square, ``stretch`` ignores the aspect.
     """

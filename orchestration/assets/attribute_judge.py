@@ -12,9 +12,9 @@ from orchestration.resources import WorkspaceResource
     deps=["image_set"],
 )
 def attribute_judge(context: dg.AssetExecutionContext, workspace: WorkspaceResource) -> dg.MaterializeResult:
-    """Reads shapes, colours.
+    """Reads shapes, colours, sizes, places and background off a picture; never used in training.
 
-    Sizes, places and background off a picture, where the data set has ground truth; never used in training.
+    Only data sets with ground truth have one.
     """
     from components.pipeline.train import train_model
     from orchestration.present import materialized

@@ -12,7 +12,7 @@ from orchestration.resources import WorkspaceResource
     deps=["image_set", "vae", "latents", "diffusion_decoder"],
 )
 def consistency_decoder(context: dg.AssetExecutionContext, workspace: WorkspaceResource) -> dg.MaterializeResult:
-    """Its student, distilled to two steps and saved as a ConsistencyDecoderVAE."""
+    """The student: the diffusion decoder distilled to two steps, saved as a ConsistencyDecoderVAE."""
     from components.pipeline.train import train_model
     from orchestration.present import materialized
 

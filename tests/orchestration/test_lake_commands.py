@@ -26,7 +26,7 @@ def say(finished: Finished, monkeypatch, capsys):
     monkeypatch.setenv("ATELIER_HOME", str(home))
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"local:{home / 'tracker'}")
     monkeypatch.setenv("DAGSTER_HOME", str(home / "dagster"))
-    for name in ("ATELIER_DATASET", "ATELIER_RECIPE"):
+    for name in ("ATELIER_DATASET", "ATELIER_RECIPE", "ATELIER_OVERRIDES"):
         monkeypatch.setenv(name, "")
 
     loggers = [logging.getLogger(name) for name in ("components", "orchestration")]

@@ -1,4 +1,4 @@
-"""What a run is given for a resource is what its assets see: recipe, overrides, force."""
+"""What a run or a command is given is what its work sees: recipe, overrides, force."""
 
 from pathlib import Path
 
@@ -7,6 +7,8 @@ import pytest
 from components.data.lake import Lake
 from components.tracking import open_tracker
 from orchestration.launch import Target, run_job
+from orchestration.resources import overrides_of
+from tests.command_line import run
 
 SMALL = {"data.max_shards": "1", "data.max_rows_per_shard": "40"}
 
@@ -35,3 +37,19 @@ def test_overrides_and_force_reach_the_assets(home):
     assert pointer.stat().st_mtime_ns == made_at
     assert run_job(Target("scenes", "smoke", SMALL, is_forced=True), "ingest")
     assert pointer.stat().st_mtime_ns > made_at
+
+
+def test_commands_take_overrides_from_the_environment_and_set_counts_first(tmp_path):
+    given = {"ATELIER_OVERRIDES": '{"data.max_shards": 3, "data.max_rows_per_shard": "4"}'}
+    done = run(["check-dataset", "scenes", "--set", "data.max_shards=2"], tmp_path, given)
+    assert "scenes: 8 rows of 2 of 2 shards" in done.stdout, done.stderr
+
+
+def test_overrides_are_json_objects_of_fields():
+    assert overrides_of({}) == overrides_of({"ATELIER_OVERRIDES": ""}) == {}
+    said = '{"data.max_shards": 3, "data.fit": "crop", "data.near_duplicates": {"max_distance": 4}}'
+    expected = {"data.max_shards": "3", "data.fit": "crop", "data.near_duplicates": '{"max_distance": 4}'}
+    assert overrides_of({"ATELIER_OVERRIDES": said}) == expected
+    for wrong in ("data.max_shards=3", '["data.max_shards"]'):
+        with pytest.raises(ValueError, match="write a JSON object such as"):
+            overrides_of({"ATELIER_OVERRIDES": wrong})

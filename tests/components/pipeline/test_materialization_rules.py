@@ -24,7 +24,6 @@ homepage: none
 examples:
   ssc: {columns: [caption], template: "{caption}", rows: 10}
 splits: {evaluation: 0.2}
-recipe: smoke
 """
 
 
