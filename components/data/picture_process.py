@@ -147,8 +147,9 @@ class PictureProcess:
             env=environment,
         )
         self._answers = _Frames(self._pipe("stdout"))
-        with suppress(OSError):  # answers of several pictures then wait in the pipe, not the child for their reader
-            fcntl.fcntl(self._pipe("stdout"), fcntl.F_SETPIPE_SZ, 2**20)
+        if hasattr(fcntl, "F_SETPIPE_SZ"):  # on Linux; answers then wait in the pipe, not the child for their reader
+            with suppress(OSError):
+                fcntl.fcntl(self._pipe("stdout"), fcntl.F_SETPIPE_SZ, 2**20)
         try:
             self._answers.read(time.monotonic() + MAX_START_SECONDS)
         except (EOFError, TimeoutError) as error:
