@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import os
 import signal
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
@@ -16,7 +15,6 @@ if TYPE_CHECKING:
 
 
 SMOKE = "tests/smoke/"
-os.environ.setdefault("RAY_worker_niceness", "0")  # Ray takes 15, and starves beside other tests
 # The same examples each time, however long they take.
 UNCHECKED = (HealthCheck.too_slow, HealthCheck.function_scoped_fixture)
 settings.register_profile("suite", derandomize=True, deadline=None, suppress_health_check=UNCHECKED)

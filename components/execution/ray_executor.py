@@ -166,7 +166,7 @@ class RayExecutor:
         if ray.is_initialized():
             return
         if self.address == _LOCAL:
-            _ensure_token()
+            _prepare_cluster()
             self._folder = _session_folder()
             ray.init(
                 address=_LOCAL,
@@ -471,13 +471,16 @@ def _environment(defaults: Mapping[str, str]) -> Iterator[None]:
 
 
 # ---------------------------------------------------------------------------------------------------- clusters of ours
-def _ensure_token() -> None:
-    """Give clusters that this process starts a secret: Ray listens on every interface, whatever address it is told.
+def _prepare_cluster() -> None:
+    """Settings of clusters that this process starts; what the user has set stays.
 
-    A mode or token that the user has set stays. Without one Ray would write its own to ``~/.ray``.
+    A secret, because Ray listens on every interface, whatever address it is told (without one Ray would write its own
+    to ``~/.ray``). Workers of the same priority as the jobs beside them, which do the same kind of work: at Ray's 15
+    they get a hundredth of a busy core.
     """
     if not {"RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & os.environ.keys():
         os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+    os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's spelling
     os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")  # else `uv run` uploads the working folder
 
 
@@ -521,7 +524,7 @@ def start_head(num_cpus: int, object_store_mb: int = 256) -> Head:
     Raises RuntimeError, with what the process said, where Ray does not start.
     """
     folder = _session_folder()
-    _ensure_token()
+    _prepare_cluster()
     log = folder / "head.log"
     command = [sys.executable, "-c", _HEAD, str(num_cpus), str(object_store_mb), str(folder)]
     with log.open("w") as errors:

@@ -5,7 +5,6 @@ What belongs here: the list and the table. What does not: how one thing is measu
 
 import argparse
 import json
-import os
 import sys
 import tempfile
 from collections.abc import Callable, Iterable
@@ -39,7 +38,6 @@ def main() -> int:
     if unknown := set(chosen) - set(BENCHMARKS):
         parser.error(f"there is no benchmark {', '.join(sorted(unknown))}: take {', '.join(BENCHMARKS)}")
     silence_libraries()
-    os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112  # Ray takes 15: both sides of a ratio need one priority
     ratios: list[Ratio] = []
     sys.stdout.write(HEADING)
     with tempfile.TemporaryDirectory(prefix="atelier-bench-") as folder:

@@ -60,6 +60,15 @@ def test_workers_get_slices_without_the_rest_and_the_threads_they_asked_for(ray_
     assert threads == ["2", "passive"]
 
 
+def test_workers_have_the_priority_of_their_driver(ray_executor: RayExecutor) -> None:
+    def build() -> Callable[[int], int]:
+        import os
+
+        return lambda item: os.nice(0)
+
+    assert list(ray_executor.map(build, range(1), resources=ONE_CPU)) == [os.nice(0)]
+
+
 def test_map_of_nothing_starts_nothing(executor: Executor, tmp_path: Path) -> None:
     assert list(executor.map(counting_factory(tmp_path), [], resources=ONE_CPU)) == []
     assert list(tmp_path.iterdir()) == []
