@@ -46,7 +46,7 @@ from .workspace import Made, Outcome, Workspace, kind_of
 
 log = logging.getLogger(__name__)
 NUM_SIDE_BY_SIDE = 8  # pictures in samples.png
-Score = tuple[float, float, float]  # a figure's value and the bounds of its 95 % interval
+Score = list[float]  # a figure's value and the bounds of its 95 % interval, as records keep it
 REAL = "real pictures"  # beside models, where distances are compared
 
 
@@ -559,9 +559,7 @@ def _yardstick(ws: Workspace, parents: Mapping[str, Record]) -> str:
     return digest_of([versions, config.num_prompts, config.num_inference_steps, config.guidance_scale, config.seed])
 
 
-def _score_to_beat(
-    ws: Workspace, yardstick: str, measure: Callable[[ModelVersion], Score | None]
-) -> Sequence[float] | None:
+def _score_to_beat(ws: Workspace, yardstick: str, measure: Callable[[ModelVersion], Score | None]) -> Score | None:
     """The champion's score by this yardstick, from the last report on it or measured now."""
     champion = ws.tracker.by_alias(ws.registry_name("latent_diffusion"), "champion")
     if champion is None:
@@ -583,7 +581,7 @@ def _score(report: Any) -> Score | None:
 
 
 def _as_score(figure: Any) -> Score | None:
-    return (figure.value, *(figure.ci95 or (figure.value, figure.value))) if figure else None
+    return [figure.value, *(figure.ci95 or (figure.value, figure.value))] if figure else None
 
 
 def figures_from(values: Mapping[str, Sequence[Any]]) -> dict[str, Any]:

@@ -168,7 +168,7 @@ def test_a_model_measured_again_has_the_score_of_its_own_report(home, lake):
 
     version = ModelVersion("any", "1", lake.uri(lake.record("latent_diffusion", "model").path))
     score = _Evaluation(scenes_workspace(home, {}), {}, {}).score_of(version)
-    assert list(score) == lake.record("evaluation_report", "report").metadata["score"]
+    assert score == lake.record("evaluation_report", "report").metadata["score"]
 
 
 def test_the_registry_loads_the_champion(home, lake, monkeypatch):

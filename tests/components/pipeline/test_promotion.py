@@ -60,9 +60,9 @@ def test_a_champion_that_was_measured_otherwise_is_measured_again(ws: Workspace)
     other = ws.with_recipe(ws.recipe.with_overrides({"evaluation.num_prompts": "7"}))
     asked: list[str] = []
 
-    def measure(version: ModelVersion) -> tuple[float, float, float]:
+    def measure(version: ModelVersion) -> list[float]:
         asked.append(version.version)
-        return 30.0, 29.0, 31.0
+        return [30.0, 29.0, 31.0]
 
     promotion = promote(other, parents_of(ws), report_of(25, 0.3), measure)
     assert promotion["champions"] == ["consistency_decoder"]
