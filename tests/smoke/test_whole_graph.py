@@ -168,7 +168,8 @@ def test_a_model_measured_again_has_the_score_of_its_own_report(home, lake):
 
     version = ModelVersion("any", "1", lake.uri(lake.record("latent_diffusion", "model").path))
     score = _Evaluation(scenes_workspace(home, {}), {}, {}).score_of(version)
-    assert score == lake.record("evaluation_report", "report").metadata["score"]
+    expected = lake.record("evaluation_report", "report").metadata["score"]
+    assert score == pytest.approx(expected, rel=1e-4)  # batches of another size round otherwise
 
 
 def test_the_registry_loads_the_champion(home, lake, monkeypatch):
